@@ -1,0 +1,83 @@
+"""Build fastrnn._native from Cython and C with plain setuptools; everything else stands in pyproject.toml.
+
+FASTRNN_DEBUG=1 builds with Cython's checks and C's assertions, FASTRNN_NO_NATIVE=1 without the compiled module.
+"""
+
+import os
+import shutil
+import sys
+from glob import glob
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+from setuptools.errors import PlatformError
+
+DEBUG = os.environ.get("FASTRNN_DEBUG", "0") not in ("", "0")
+NO_NATIVE = os.environ.get("FASTRNN_NO_NATIVE", "0") not in ("", "0")
+CURE = "FASTRNN_NO_NATIVE=1 installs fastrnn without its compiled module, with the slower numba and reference backends"
+
+# Every bit is part of the contract. setuptools puts these after CFLAGS, so that a -ffast-math there is undone; clang's
+# -fno-fast-math brings contraction back, hence the order. At the link, -ffast-math would make denormals zero.
+STRICT_MATH = ["-fno-fast-math", "-fno-unsafe-math-optimizations", "-ffp-contract=off"]
+OPTIMIZE = ["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-DNDEBUG"]
+
+
+class BuildNative(build_ext):
+    """setuptools' own Cython support, with the generated C kept out of the source folders."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.force = True  # nothing else rebuilds when only the flags change
+        self.cython_c_in_temp = True
+        self.cython_include_dirs = ["."]  # fastrnn/_native.pxd
+        self.cython_directives = {
+            "language_level": 3,
+            "boundscheck": DEBUG,
+            "initializedcheck": DEBUG,
+            "wraparound": False,
+            "cdivision": not DEBUG,
+        }
+
+    def run(self):
+        if self.extensions and sys.platform == "win32":
+            raise PlatformError(f"fastrnn is not ported to Windows; {CURE}")
+        super().run()
+
+    def build_extensions(self):
+        compiler = self.compiler.compiler_so[0]
+        if shutil.which(compiler) is None:
+            raise PlatformError(f"fastrnn needs a C compiler and {compiler!r} is missing: install gcc or clang; {CURE}")
+        super().build_extensions()
+
+
+class BuildPython(build_py):
+    """Mark a build that is meant to have no compiled module."""
+
+    def run(self):
+        super().run()
+        marker = os.path.join("." if self.editable_mode else self.build_lib, "fastrnn", "_no_native.py")
+        if NO_NATIVE:
+            with open(marker, "w") as file:
+                file.write('"""Built with FASTRNN_NO_NATIVE=1: there is no compiled module, knowingly."""\n')
+        elif os.path.exists(marker):
+            os.remove(marker)
+
+
+def native():
+    """The one extension: Cython over C leaves."""
+    import numpy
+
+    return Extension(
+        "fastrnn._native",
+        sources=["src_kernels/_native.pyx", *sorted(glob("src_kernels/*.c"))],
+        depends=[*glob("src_kernels/*.h"), *glob("src_kernels/*.pxi"), *glob("fastrnn/*.pxd")],
+        include_dirs=["src_kernels", numpy.get_include()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+        libraries=["m"],
+        extra_compile_args=[*OPTIMIZE, "-std=c11", "-fvisibility=hidden", *STRICT_MATH],
+        extra_link_args=[OPTIMIZE[0], *STRICT_MATH],
+    )
+
+
+setup(ext_modules=[] if NO_NATIVE else [native()], cmdclass={"build_ext": BuildNative, "build_py": BuildPython})
