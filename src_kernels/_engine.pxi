@@ -1,0 +1,194 @@
+# Layers and directions of one network, and the Python object that runs them.
+
+cdef struct Network:
+    const fastrnn_kernels *kernels
+    Direction *directions      # [layer*D + direction]
+    Py_ssize_t layers
+    Py_ssize_t ways            # D
+    Py_ssize_t hidden          # H
+    Py_ssize_t state           # R: P or H
+    Py_ssize_t itemsize
+    Py_ssize_t phases
+
+
+cdef Py_ssize_t carve(char *block, Py_ssize_t used, Py_ssize_t size, void **part) noexcept nogil:
+    """Reserve `size` bytes on the next multiple of 64; without a block only count them."""
+    part[0] = block + used if block != NULL else NULL
+    return used + (size + 63) // 64 * 64
+
+
+cdef Py_ssize_t lay_out(const Network *net, Py_ssize_t rows, Py_ssize_t steps, char *block, Workspace *work) noexcept nogil:
+    """Point the parts of `work` into `block`; returns the bytes they take."""
+    cdef Py_ssize_t pointers = rows * sizeof(void *), used = 0, most = 0, i, k, size, middle_row
+    cdef Direction *direction
+    used = carve(block, used, pointers, <void **>&work.x)
+    used = carve(block, used, pointers, <void **>&work.h)
+    used = carve(block, used, pointers, <void **>&work.out)
+    used = carve(block, used, pointers, <void **>&work.middle)
+    used = carve(block, used, TILE_ROWS * sizeof(void *), <void **>&work.tile_x)
+    used = carve(block, used, rows * sizeof(int64_t), <void **>&work.lengths)
+    middle_row = groups_of(net.hidden, net.itemsize) * FASTRNN_GROUP_BYTES
+    used = carve(block, used, rows * middle_row, <void **>&work.cell)
+    if net.phases > 1:
+        for i in range(rows):
+            if block != NULL:
+                work.middle[i] = block + used + i * middle_row
+        used += rows * middle_row
+    for i in range(net.phases):
+        most = 0
+        for k in range(net.layers * net.ways):
+            direction = &net.directions[k]
+            if direction.phase[i].inputs:
+                size = start_bytes(direction.kind[i], direction.phase[i].units, net.itemsize)
+                most = max(most, size * tile_rows(direction, net.itemsize))
+        used = carve(block, used, most, <void **>&work.start[i])
+    for i in range(2):
+        size = steps * rows * net.ways * net.state * net.itemsize if net.layers - 1 > i else 0
+        used = carve(block, used, size, <void **>&work.between[i])
+    return used
+
+
+cdef Py_ssize_t chunk_steps(const Network *net, Py_ssize_t rows, Py_ssize_t steps) noexcept nogil:
+    """Steps that go through all layers together. A backward direction needs all of them at once."""
+    if net.ways == 2 or net.layers == 1:
+        return steps
+    return min(steps, max(1, CHUNK_ROWS // max(rows, 1)))
+
+
+cdef void run_network(const Network *net, const Batch *whole, Workspace *work, Sequence x, Sequence y,
+                      const char *h0, char *hn, const char *c0, char *cn) noexcept nogil:
+    cdef Py_ssize_t per_h = whole.rows * net.state * net.itemsize, per_c = whole.rows * net.hidden * net.itemsize
+    cdef Py_ssize_t start, layer, way, k, row, steps, width = net.state * net.itemsize
+    cdef Sequence source, target
+    cdef Batch batch
+    batch = whole[0]
+    steps = chunk_steps(net, whole.rows, whole.steps)
+    start = 0
+    while True:
+        batch.steps = min(steps, whole.steps - start)
+        if whole.lengths != NULL:
+            batch.lengths = work.lengths
+            for row in range(whole.rows):
+                work.lengths[row] = min(max(whole.lengths[row] - start, 0), batch.steps)
+        source = x
+        source.data = x.data + start * x.time
+        for layer in range(net.layers):
+            if layer == net.layers - 1:
+                target = y
+                target.data = y.data + start * y.time
+            else:
+                target.data = work.between[layer % 2]
+                target.batch = net.ways * width
+                target.time = whole.rows * target.batch
+            for way in range(net.ways):
+                k = layer * net.ways + way
+                forward(&net.directions[k], net.kernels, &batch, work, net.itemsize, way == 1, source, target,
+                        (h0 if start == 0 else hn) + k * per_h, hn + k * per_h,
+                        (c0 if start == 0 else cn) + k * per_c if c0 != NULL else NULL, cn + k * per_c if c0 != NULL else NULL)
+                target.data += width
+            target.data -= net.ways * width
+            source = target
+        start += steps
+        if start >= whole.steps:
+            break
+
+
+cdef Sequence sequence(cnp.ndarray array):
+    cdef Sequence result
+    result.data = <char *>cnp.PyArray_DATA(array)
+    result.time = cnp.PyArray_STRIDE(array, 0)
+    result.batch = cnp.PyArray_STRIDE(array, 1)
+    return result
+
+
+@cython.final
+cdef class Engine:
+    """A plan made ready for one tier: ``engine(x, state, lengths, y, state_out)``, as backends.py describes."""
+
+    cdef Network net
+    cdef object packed     # owns the weights that the directions point into
+    cdef char *spare       # the workspace of an earlier call, for the next one; a call that finds none makes its own
+
+    def __cinit__(self, plan, *, str tier=None):
+        cdef Py_ssize_t i, k
+        cdef fastrnn_phase *phase
+        self.packed = plan.packed
+        self.net.kernels = fastrnn_get_kernels(_tier if tier is None else _tier_number(tier), _dtype_number(plan.dtype))
+        self.net.layers, self.net.ways = plan.num_layers, plan.num_directions
+        self.net.hidden, self.net.state = plan.hidden_size, plan.proj_size or plan.hidden_size
+        self.net.itemsize = plan.dtype.itemsize
+        self.net.directions = <Direction *>calloc(len(self.packed), sizeof(Direction))
+        if self.net.directions == NULL:
+            raise MemoryError()
+        self.net.phases = len(plan.phases)
+        for k, parts in enumerate(self.packed):
+            self.net.directions[k].phases = self.net.phases
+            for i, part in enumerate(parts):
+                name = plan.phases[i].name
+                phase = &self.net.directions[k].phase[i]
+                self.net.directions[k].kind[i] = _PHASES[name]
+                phase.w_x, phase.w_h = cnp.PyArray_DATA(part.w_x), cnp.PyArray_DATA(part.w_h)
+                phase.b, phase.b_h = cnp.PyArray_DATA(part.b), cnp.PyArray_DATA(part.b_h)
+                phase.inputs = plan.input_size if k < self.net.ways else self.net.ways * self.net.state
+                phase.depth, phase.units = self.net.state, self.net.hidden
+                if name == "project":
+                    phase.inputs, phase.depth, phase.units = 0, self.net.hidden, self.net.state
+                elif name == "gru_new":
+                    phase.depth = self.net.hidden
+                phase.activation = _ACTIVATIONS[plan.activation]
+                phase.flush = i == self.net.phases - 1
+
+    def __dealloc__(self):
+        free(self.net.directions)
+        free(self.spare)
+
+    def __call__(self, cnp.ndarray x not None, tuple state not None, cnp.ndarray lengths, cnp.ndarray y not None, tuple state_out not None):
+        cdef Batch batch
+        cdef Workspace work
+        cdef Sequence source = sequence(x), target = sequence(y)
+        cdef Py_ssize_t steps, size
+        cdef char *block
+        cdef cnp.ndarray order
+        cdef const char *h0 = <const char *>cnp.PyArray_DATA(<cnp.ndarray?>state[0])
+        cdef char *hn = <char *>cnp.PyArray_DATA(<cnp.ndarray?>state_out[0])
+        cdef const char *c0 = NULL
+        cdef char *cn = NULL
+        batch.steps, batch.rows = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
+        batch.order = batch.lengths = NULL
+        if len(state) == 2:
+            c0 = <const char *>cnp.PyArray_DATA(<cnp.ndarray?>state[1])
+            cn = <char *>cnp.PyArray_DATA(<cnp.ndarray?>state_out[1])
+        if lengths is not None:
+            order = np.argsort(-lengths, kind="stable").astype(np.int64, copy=False)
+            lengths = lengths[order]
+            batch.order = <const int64_t *>cnp.PyArray_DATA(order)
+            batch.lengths = <const int64_t *>cnp.PyArray_DATA(lengths)
+        steps = chunk_steps(&self.net, batch.rows, batch.steps)
+        size = lay_out(&self.net, batch.rows, steps, NULL, &work)
+        block = self.take(size)
+        try:
+            with nogil:
+                lay_out(&self.net, batch.rows, steps, block + 64, &work)
+                run_network(&self.net, &batch, &work, source, target, h0, hn, c0, cn)
+        finally:
+            self.give_back(block)
+
+    cdef char *take(self, Py_ssize_t size) except NULL:
+        """A block of at least 64 + `size` bytes, whose size stands in its first bytes."""
+        cdef char *block = self.spare
+        cdef void *fresh
+        if block != NULL and (<Py_ssize_t *>block)[0] >= size:
+            self.spare = NULL
+            return block
+        if posix_memalign(&fresh, 64, size + 64):
+            raise MemoryError(f"fastrnn could not get {size} bytes of workspace")
+        (<Py_ssize_t *>fresh)[0] = size
+        return <char *>fresh
+
+    cdef void give_back(self, char *block) noexcept:
+        """Keep the larger of this block and the one that is kept, up to a size that may linger."""
+        if (<Py_ssize_t *>block)[0] > KEEP_BYTES or self.spare != NULL and (<Py_ssize_t *>self.spare)[0] >= (<Py_ssize_t *>block)[0]:
+            free(block)
+        else:
+            free(self.spare)
+            self.spare = block

@@ -1,0 +1,155 @@
+# The loop over time of one layer in one direction: <cell>_forward for every cell, driven by its phases.
+
+cdef struct Direction:
+    int phases
+    int kind[MAX_PHASES]
+    fastrnn_phase phase[MAX_PHASES]
+
+cdef struct Sequence:         # a (T, B, K) array; strides in bytes, the last axis contiguous
+    char *data
+    Py_ssize_t time
+    Py_ssize_t batch
+
+cdef struct Batch:            # rows in order of falling length, so that the rows alive at any step are the first ones
+    Py_ssize_t rows
+    Py_ssize_t steps
+    const int64_t *order      # [row] -> index in the batch; NULL: the identity
+    const int64_t *lengths    # [row] -> valid steps; NULL: all of them
+
+cdef struct Workspace:        # carved out of the call's one block of memory; every part starts on 64 bytes
+    void **x                  # [rows] rows of this step: its input,
+    void **h                  # [rows]   the hidden state before it,
+    void **out                # [rows]   the hidden state after it,
+    void **middle             # [rows]   r*h or m between two phases
+    void **tile_x             # [tile rows] rows of a tile of inputs
+    char *cell                # [rows][groups*LANES] c or z
+    char *start[MAX_PHASES]   # [tile rows][groups][G][LANES] projected inputs, for each phase
+    char *between[2]          # [steps][rows][O] what one layer hands to the next
+    int64_t *lengths          # [rows] lengths within a chunk of time
+
+
+cdef inline Py_ssize_t groups_of(Py_ssize_t units, Py_ssize_t itemsize) noexcept nogil:
+    return (units * itemsize + FASTRNN_GROUP_BYTES - 1) // FASTRNN_GROUP_BYTES
+
+
+cdef inline Py_ssize_t blocks_of(int kind, Py_ssize_t units, Py_ssize_t itemsize) noexcept nogil:
+    cdef int block = fastrnn_phase_block(kind)
+    return (groups_of(units, itemsize) + block - 1) // block
+
+
+cdef inline Py_ssize_t start_bytes(int kind, Py_ssize_t units, Py_ssize_t itemsize) noexcept nogil:
+    return groups_of(units, itemsize) * fastrnn_phase_gates(kind) * FASTRNN_GROUP_BYTES
+
+
+cdef Py_ssize_t tile_rows(const Direction *direction, Py_ssize_t itemsize) noexcept nogil:
+    cdef Py_ssize_t bytes = 0, rows
+    cdef int i
+    for i in range(direction.phases):
+        if direction.phase[i].inputs:
+            bytes += start_bytes(direction.kind[i], direction.phase[i].units, itemsize)
+    rows = TILE_BYTES // bytes if bytes else TILE_ROWS
+    return min(TILE_ROWS, max(TILE_ROWS_LEAST, rows // 6 * 6))
+
+
+cdef inline Py_ssize_t row_length(const Batch *batch, Py_ssize_t row) noexcept nogil:
+    return batch.lengths[row] if batch.lengths != NULL else batch.steps
+
+
+cdef inline Py_ssize_t row_index(const Batch *batch, Py_ssize_t row) noexcept nogil:
+    return batch.order[row] if batch.order != NULL else row
+
+
+cdef inline Py_ssize_t alive(const Batch *batch, Py_ssize_t step, Py_ssize_t rows) noexcept nogil:
+    """Rows with more than `step` steps, given that only the first `rows` can have them."""
+    if batch.lengths != NULL:
+        while rows > 0 and batch.lengths[rows - 1] <= step:
+            rows -= 1
+    return rows
+
+
+cdef void project_tile(const Direction *direction, const fastrnn_kernels *kernels, const Batch *batch, Workspace *work,
+                       Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t x_step, Py_ssize_t itemsize) noexcept nogil:
+    """b + W_ih x of `steps` steps from `first` on, in the order in which the steps will want them."""
+    cdef Py_ssize_t step, row, count = 0
+    cdef int i
+    for step in range(steps):
+        rows = alive(batch, first + step, rows)
+        for row in range(rows):
+            work.tile_x[count] = <char *>work.x[row] + step * x_step
+            count += 1
+    for i in range(direction.phases):
+        if direction.phase[i].inputs:
+            kernels.inputs(direction.kind[i], &direction.phase[i], <const void *const *>work.tile_x, work.start[i],
+                           start_bytes(direction.kind[i], direction.phase[i].units, itemsize) // itemsize,
+                           0, blocks_of(direction.kind[i], direction.phase[i].units, itemsize), 0, count)
+
+
+cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, const Batch *batch, Workspace *work, Py_ssize_t itemsize,
+                  bint reverse, Sequence x, Sequence y, const char *h0, char *hn, const char *c0, char *cn) noexcept nogil:
+    """One layer, one direction: y over all steps, and the last states.
+
+    h0 (B, R) and hn, c0 (B, H) and cn may be the same arrays; c0 and cn are NULL for cells without c.
+    """
+    cdef const fastrnn_phase *last = &direction.phase[direction.phases - 1]
+    cdef Py_ssize_t hidden = direction.phase[0].units * itemsize, state = last.units * itemsize
+    cdef Py_ssize_t cell_bytes = groups_of(direction.phase[0].units, itemsize) * FASTRNN_GROUP_BYTES
+    cdef Py_ssize_t x_step = -x.time if reverse else x.time, y_step = -y.time if reverse else y.time
+    cdef Py_ssize_t rows = batch.rows, step = 0, tile, tile_end, done, row, at, length, t
+    cdef bint project
+    cdef int i
+    cdef fastrnn_step io
+
+    for row in range(rows):
+        at = row_index(batch, row)
+        length = row_length(batch, row)
+        t = length - 1 if reverse and length else 0
+        work.x[row] = x.data + at * x.batch + t * x.time
+        work.out[row] = y.data + at * y.batch + t * y.time
+        work.h[row] = <void *>(h0 + at * state)
+        if c0 != NULL:
+            memcpy(work.cell + row * cell_bytes, c0 + at * hidden, hidden)
+            memset(work.cell + row * cell_bytes + hidden, 0, cell_bytes - hidden)
+        for t in range(length, batch.steps):
+            memset(y.data + at * y.batch + t * y.time, 0, state)
+
+    tile = tile_rows(direction, itemsize) // max(rows, 1)
+    project = tile > 1 and batch.steps > 1      # a wide batch walks x and h in one go instead
+    if not project:
+        tile = batch.steps
+    while step < batch.steps:
+        rows = alive(batch, step, rows)
+        if rows == 0:
+            break
+        tile_end = min(step + tile, batch.steps)
+        if project:
+            project_tile(direction, kernels, batch, work, step, tile_end - step, rows, x_step, itemsize)
+        done = 0
+        while step < tile_end:
+            rows = alive(batch, step, rows)
+            for i in range(direction.phases):
+                io.x = NULL if project or not direction.phase[i].inputs else <const void *const *>work.x
+                if project and direction.phase[i].inputs:
+                    io.start_stride = start_bytes(direction.kind[i], direction.phase[i].units, itemsize) // itemsize
+                    io.start = work.start[i] + done * io.start_stride * itemsize
+                else:
+                    io.start_stride = 0
+                    io.start = direction.phase[i].b
+                io.h = <const void *const *>(work.h if i == 0 else work.middle)
+                io.prev = <const void *const *>work.h
+                io.out = <void *const *>(work.out if i == direction.phases - 1 else work.middle)
+                io.cell = work.cell
+                io.cell_stride = cell_bytes // itemsize
+                kernels.step[direction.kind[i]](&direction.phase[i], &io, 0, blocks_of(direction.kind[i], direction.phase[i].units, itemsize), 0, rows)
+            for row in range(rows):
+                work.h[row] = work.out[row]
+                work.out[row] = <char *>work.out[row] + y_step
+                work.x[row] = <char *>work.x[row] + x_step
+            done += rows
+            step += 1
+
+    for row in range(batch.rows):
+        at = row_index(batch, row)
+        if work.h[row] != hn + at * state:
+            memcpy(hn + at * state, work.h[row], state)
+        if c0 != NULL:
+            memcpy(cn + at * hidden, work.cell + row * cell_bytes, hidden)

@@ -1,0 +1,72 @@
+"""The compiled backend: the loop over time, layers and directions over the C leaves of kernels.h.
+
+All of it runs without the GIL. A call takes one block of memory, which its Engine keeps for the next call; nothing is
+allocated inside the loop over time. README.md beside this file shows the stages.
+"""
+
+cimport cython
+from libc.stdint cimport int64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from posix.stdlib cimport posix_memalign
+
+cimport numpy as cnp
+import numpy as np
+
+cnp.import_array()
+
+cdef extern from "kernels.h" nogil:
+    enum:
+        FASTRNN_RNN, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_GRU_RESET, FASTRNN_GRU_NEW, FASTRNN_PROJECT
+        FASTRNN_TANH, FASTRNN_RELU, FASTRNN_SIGMOID, FASTRNN_LINEAR, FASTRNN_STANDARD
+        FASTRNN_TIERS, FASTRNN_F32, FASTRNN_F64, FASTRNN_GROUP_BYTES
+    ctypedef struct fastrnn_phase:
+        const void *w_x
+        const void *w_h
+        const void *b
+        const void *b_h
+        Py_ssize_t inputs
+        Py_ssize_t depth
+        Py_ssize_t units
+        int activation
+        int flush
+    ctypedef struct fastrnn_step:
+        const void *const *x
+        const void *start
+        Py_ssize_t start_stride
+        const void *const *h
+        const void *const *prev
+        void *const *out
+        void *cell
+        Py_ssize_t cell_stride
+    ctypedef void (*fastrnn_step_fn)(const fastrnn_phase *, const fastrnn_step *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+    ctypedef void (*fastrnn_inputs_fn)(int, const fastrnn_phase *, const void *const *, void *, Py_ssize_t,
+                                       Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+    ctypedef struct fastrnn_kernels:
+        fastrnn_step_fn *step
+        fastrnn_inputs_fn inputs
+        void (*activate)(int, const void *, void *, Py_ssize_t) noexcept nogil
+    int fastrnn_phase_gates(int)
+    int fastrnn_phase_block(int)
+    int fastrnn_tier_built(int)
+    int fastrnn_tier_runs(int)
+    const char *fastrnn_tier_name(int)
+    const fastrnn_kernels *fastrnn_get_kernels(int, int)
+
+cdef enum:
+    MAX_PHASES = 2
+    TILE_ROWS = 48                # rows of a tile of projected inputs: enough for the GEMM, few enough for the L2
+    TILE_BYTES = 256 * 1024       # and no more bytes than this, down to TILE_ROWS_LEAST rows
+    TILE_ROWS_LEAST = 12
+    KEEP_BYTES = 8 * 1024 * 1024  # the largest workspace that outlives its call
+    CHUNK_ROWS = 480              # rows of the sequence that pass through all layers of a one-way network together
+
+_PHASES = {"rnn": FASTRNN_RNN, "lstm": FASTRNN_LSTM, "gru": FASTRNN_GRU, "gru_reset": FASTRNN_GRU_RESET,
+           "gru_new": FASTRNN_GRU_NEW, "project": FASTRNN_PROJECT}
+_ACTIVATIONS = {"tanh": FASTRNN_TANH, "relu": FASTRNN_RELU, "sigmoid": FASTRNN_SIGMOID, "linear": FASTRNN_LINEAR,
+                "standard": FASTRNN_STANDARD}
+
+include "_tiers.pxi"
+include "_loop.pxi"
+include "_engine.pxi"

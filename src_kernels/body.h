@@ -1,0 +1,58 @@
+/* Every kernel of one tier and dtype.  Included with FASTRNN_BITS, FASTRNN_SUFFIX and the primitives of one isa_*.h defined. */
+#define FN_(name, suffix) name##_##suffix
+#define FN__(name, suffix) FN_(name, suffix)
+#define FN(name) FN__(name, FASTRNN_SUFFIX)
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+#define GROUP ((int)(FASTRNN_GROUP_BYTES / sizeof(T)))   /* units of a group */
+#define TILE_VECS ONE_ROW_VECS
+
+#if FASTRNN_BITS == 32
+#define Q_COEFFICIENTS FASTRNN_Q_F32
+#define Q_DEGREE 5
+#define MINUS_LOG2E FASTRNN_MINUS_LOG2E_F32
+#define TWO_LOG2E FASTRNN_TWO_LOG2E_F32
+#define EXPONENT_LIMIT 126.0f
+#define TANH_LIMIT 32.0f
+#define TANH_TINY 0x1p-125f
+#define STATE_TINY 0x1p-62f
+#else
+#define Q_COEFFICIENTS FASTRNN_Q_F64
+#define Q_DEGREE 10
+#define MINUS_LOG2E FASTRNN_MINUS_LOG2E_F64
+#define TWO_LOG2E FASTRNN_TWO_LOG2E_F64
+#define EXPONENT_LIMIT 1022.0
+#define TANH_LIMIT 64.0
+#define TANH_TINY 0x1p-1021
+#define STATE_TINY 0x1p-510
+#endif
+
+#include "tile.h"
+#include "activations.h"
+#include "gates.h"
+#include "step.h"
+
+static const fastrnn_kernels FN(kernels) = {
+    .step = {
+        [FASTRNN_RNN] = FN(rnn_step), [FASTRNN_LSTM] = FN(lstm_step), [FASTRNN_GRU] = FN(gru_step),
+        [FASTRNN_GRU_RESET] = FN(gru_reset_step), [FASTRNN_GRU_NEW] = FN(gru_new_step), [FASTRNN_PROJECT] = FN(project_step),
+    },
+    .inputs = FN(inputs),
+    .activate = FN(activate),
+};
+
+#undef FN
+#undef FN__
+#undef FN_
+#undef INLINE
+#undef UNROLL
+#undef GROUP
+#undef TILE_VECS
+#undef Q_COEFFICIENTS
+#undef Q_DEGREE
+#undef MINUS_LOG2E
+#undef TWO_LOG2E
+#undef EXPONENT_LIMIT
+#undef TANH_LIMIT
+#undef TANH_TINY
+#undef STATE_TINY

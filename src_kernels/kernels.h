@@ -1,0 +1,71 @@
+/* The C leaves: one time step of one cell, and the projection of inputs, over packed weights.  README.md shows how they fit together.
+ *
+ * T below is float or double; LANES is 64 / sizeof(T); a "group" is LANES hidden units; G the phase's gates; U the groups of a block.
+ * Nothing here allocates, locks, throws or keeps state between calls.
+ */
+#ifndef FASTRNN_KERNELS_H
+#define FASTRNN_KERNELS_H
+
+#include <stddef.h>
+
+enum fastrnn_phase_kind { FASTRNN_RNN, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_GRU_RESET, FASTRNN_GRU_NEW, FASTRNN_PROJECT, FASTRNN_PHASES };
+
+/* What follows the sums.  The gated cells know STANDARD (sigma and tanh) and LINEAR (the identity: a test mode in which small integers stay exact). */
+enum fastrnn_activation { FASTRNN_TANH, FASTRNN_RELU, FASTRNN_SIGMOID, FASTRNN_LINEAR, FASTRNN_STANDARD = FASTRNN_TANH };
+
+enum fastrnn_tier { FASTRNN_GENERIC, FASTRNN_NEON, FASTRNN_AVX2, FASTRNN_AVX512, FASTRNN_TIERS };
+enum fastrnn_dtype { FASTRNN_F32, FASTRNN_F64, FASTRNN_DTYPES };
+
+/* One phase of a layer in one direction.  Immutable; shared by any number of threads. */
+typedef struct {
+    const void *w_x;     /* [blocks][inputs][U][G][LANES]   W_ih */
+    const void *w_h;     /* [blocks][depth][U][G][LANES]    W_hh, or W_hr for FASTRNN_PROJECT */
+    const void *b;       /* [groups][G][LANES]              b_ih (+ b_hh where foldable) */
+    const void *b_h;     /* [groups][LANES]                 b_hh of the GRU's n; NULL otherwise */
+    ptrdiff_t inputs;    /* I; 0 for FASTRNN_PROJECT */
+    ptrdiff_t depth;     /* length of the vector that w_h multiplies */
+    ptrdiff_t units;     /* H, or P for FASTRNN_PROJECT */
+    int activation;      /* enum fastrnn_activation */
+    int flush;           /* 0: `out` is an intermediate (m of a projected LSTM), whose tiny values stay */
+} fastrnn_phase;
+
+/* One time step.  Rows are pointers, so that any layout, order of rows and direction in time costs the same. */
+typedef struct {
+    const void *const *x;      /* IN   [row] -> (inputs,); NULL: `start` already holds b + W_ih x */
+    const void *start;         /* IN   [row][groups][G][LANES], what the sums start from: the bias with stride 0, or projected inputs */
+    ptrdiff_t start_stride;    /*      elements from row to row */
+    const void *const *h;      /* IN   [row] -> (depth,): h, r*h (GRU_NEW) or m (PROJECT) */
+    const void *const *prev;   /* IN   [row] -> (units,): h_{t-1}, which the GRU phases blend or reset; unused by the others */
+    void *const *out;          /* OUT  [row] -> (units,): h', or r*h (GRU_RESET); never overlaps an input */
+    void *cell;                /* INOUT [row][groups*LANES]: c of the LSTM; z, written by GRU_RESET and read by GRU_NEW */
+    ptrdiff_t cell_stride;     /*      elements from row to row */
+} fastrnn_step;
+
+/* One time step of unit blocks [block0, block1) for rows [row0, row1).  Any partition of blocks and rows gives the same bits. */
+typedef void (*fastrnn_step_fn)(const fastrnn_phase *, const fastrnn_step *, ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1);
+
+/* out[row] = b + W_ih x[row] in packed order, [row][groups][G][LANES], for rows [row0, row1) and the unit blocks of one phase. */
+typedef void (*fastrnn_inputs_fn)(int kind, const fastrnn_phase *, const void *const *x, void *out, ptrdiff_t out_stride,
+                                  ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1);
+
+/* out[i] = sigma(in[i]) or tanh(in[i]): the functions inside the kernels, for tests. */
+typedef void (*fastrnn_activate_fn)(int activation, const void *in, void *out, ptrdiff_t n);
+
+typedef struct {
+    fastrnn_step_fn step[FASTRNN_PHASES];
+    fastrnn_inputs_fn inputs;
+    fastrnn_activate_fn activate;
+} fastrnn_kernels;
+
+/* Packed geometry, the same on every tier. */
+enum { FASTRNN_GROUP_BYTES = 64 };
+int fastrnn_phase_gates(int kind);        /* G */
+int fastrnn_phase_block(int kind);        /* U */
+
+/* dispatch.c */
+int fastrnn_tier_built(int tier);
+int fastrnn_tier_runs(int tier);                                  /* the processor and the operating system both support it */
+const char *fastrnn_tier_name(int tier);
+const fastrnn_kernels *fastrnn_get_kernels(int tier, int dtype);  /* NULL unless built and runnable */
+
+#endif

@@ -1,0 +1,167 @@
+/* One time step over a range of unit blocks and rows, and the projection of inputs: walks of the tile over a packed matrix. */
+
+/* Sums of one tile from `start` over x and h, then its gates. */
+INLINE void FN(step_tile)(const int phase, const int M, const int NU, const int NS, const fastrnn_phase *p, const fastrnn_step *io,
+                          ptrdiff_t row, ptrdiff_t group, int lane, const T *w_x, const T *w_h, ptrdiff_t w_stride)
+{
+    const int G = FN(gates)(phase), S = FN(slots)(phase);
+    vec acc[MAX_ROWS][TILE_VECS];
+    const T *start = (const T *)io->start + row * io->start_stride + group * G * GROUP + lane;
+    UNROLL for (int m = 0; m < M; m++)
+        UNROLL for (int u = 0; u < NU; u++)
+            UNROLL for (int s = 0; s < NS; s++) {
+                UNROLL for (int g = 0; g < G; g++)
+                    acc[m][(u * S + g) * NS + s] = v_load(start + m * io->start_stride + (u * G + g) * GROUP + s * LANES);
+                if (phase == FASTRNN_GRU)
+                    acc[m][(u * S + 3) * NS + s] = v_load((const T *)p->b_h + (group + u) * GROUP + lane + s * LANES);
+            }
+    if (io->x) FN(accumulate)(phase, 0, M, NU, NS, acc, (const T *const *)io->x + row, p->inputs, w_x, w_stride);
+    FN(accumulate)(phase, 1, M, NU, NS, acc, (const T *const *)io->h + row, p->depth, w_h, w_stride);
+
+    /* A loop over stored sums, not M copies of the gate math: the code of six rows would not fit the instruction cache. */
+    vec sums[MAX_ROWS][TILE_VECS];
+    UNROLL for (int m = 0; m < M; m++)
+        UNROLL for (int v = 0; v < NU * S * NS; v++) sums[m][v] = acc[m][v];
+    for (int m = 0; m < M; m++)
+        for (int u = 0; u < NU; u++)
+            for (int s = 0; s < NS; s++) {
+                const ptrdiff_t unit = (group + u) * GROUP + lane + s * LANES, left = p->units - unit;
+                if (left <= 0) break;
+                const int count = left < LANES ? (int)left : LANES;
+                const T *prev = io->prev ? (const T *)io->prev[row + m] + unit : NULL;
+                T *out = (T *)io->out[row + m] + unit, *cell = (T *)io->cell + (row + m) * io->cell_stride + unit;
+                const vec *slots = &sums[m][u * S * NS + s];
+                if (phase != FASTRNN_RNN && p->activation == FASTRNN_LINEAR) FN(gate_math)(phase, 1, p, slots, NS, prev, out, cell, count);
+                else FN(gate_math)(phase, 0, p, slots, NS, prev, out, cell, count);
+            }
+}
+
+/* out = b + W_ih x for V packed vectors of one block: gates do not matter here, so the tile is V one-gate groups. */
+INLINE void FN(inputs_tile)(const int M, const int V, const int NS, const fastrnn_phase *p, const T *const *x, T *out, ptrdiff_t out_stride,
+                            const T *b, const T *w, ptrdiff_t w_stride)
+{
+    vec acc[MAX_ROWS][TILE_VECS];
+    UNROLL for (int m = 0; m < M; m++)
+        UNROLL for (int v = 0; v < V; v++)
+            UNROLL for (int s = 0; s < NS; s++) acc[m][v * NS + s] = v_load(b + v * GROUP + s * LANES);
+    FN(accumulate)(FASTRNN_PROJECT, 0, M, V, NS, acc, x, p->inputs, w, w_stride);
+    UNROLL for (int m = 0; m < M; m++)
+        UNROLL for (int v = 0; v < V; v++)
+            UNROLL for (int s = 0; s < NS; s++) v_store(out + m * out_stride + v * GROUP + s * LANES, acc[m][v * NS + s]);
+}
+
+/* Rows go in tiles of equal height: eight rows are 4 + 4, for 6 + 2 would leave two rows at a third of the speed. */
+INLINE int FN(tile_height)(ptrdiff_t rows)
+{
+    const ptrdiff_t tiles = (rows + MAX_ROWS - 1) / MAX_ROWS;
+    return (int)((rows + tiles - 1) / tiles);
+}
+
+/* Runs CALL(M) with the constant M that equals `height`. */
+#if MAX_ROWS == 2
+#define WITH_HEIGHT(height, CALL) switch (height) { case 1: CALL(1); break; case 2: CALL(2); break; }
+#elif MAX_ROWS == 3
+#define WITH_HEIGHT(height, CALL) switch (height) { case 1: CALL(1); break; case 2: CALL(2); break; case 3: CALL(3); break; }
+#else
+#define WITH_HEIGHT(height, CALL) switch (height) { case 1: CALL(1); break; case 2: CALL(2); break; case 3: CALL(3); break; \
+                                                    case 4: CALL(4); break; case 5: CALL(5); break; case 6: CALL(6); break; }
+#endif
+
+/* Registers of a group that one tile takes: one row has too few chains to hide the latency of fma unless it takes several. */
+INLINE int FN(tile_registers)(const int M, const int vecs)
+{
+    const int most = GROUP / LANES;
+    return M > 1 ? 1 : ONE_ROW_VECS / vecs < most ? ONE_ROW_VECS / vecs : most;
+}
+
+/* Tiles of NU groups from group `u` of a block that has `here` groups; returns the first group that is left. */
+INLINE ptrdiff_t FN(step_groups)(const int phase, const int M, const int NU, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
+                                 ptrdiff_t first, ptrdiff_t here, ptrdiff_t u, const T *w_x, const T *w_h)
+{
+    const int G = FN(gates)(phase), NS = FN(tile_registers)(M, NU * FN(slots)(phase));
+    for (; u + NU <= here; u += NU)
+        for (int lane = 0; lane < GROUP && (first + u) * GROUP + lane < p->units; lane += NS * LANES) {
+            const ptrdiff_t offset = u * G * GROUP + lane;
+            FN(step_tile)(phase, M, NU, NS, p, io, row, first + u, lane, w_x + offset, w_h + offset, here * G * GROUP);
+        }
+    return u;
+}
+
+INLINE void FN(step_rows)(const int phase, const int M, const int U, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
+                          ptrdiff_t first, ptrdiff_t here, const T *w_x, const T *w_h)
+{
+    const int pairs = M == 1 || phase == FASTRNN_GRU_RESET;
+    ptrdiff_t u = 0;
+    if (U == 4) u = FN(step_groups)(phase, M, 4, p, io, row, first, here, u, w_x, w_h);
+    if (U >= 2 && pairs) u = FN(step_groups)(phase, M, 2, p, io, row, first, here, u, w_x, w_h);
+    FN(step_groups)(phase, M, 1, p, io, row, first, here, u, w_x, w_h);
+}
+
+INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const fastrnn_step *io,
+                     ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1)
+{
+    const int G = FN(gates)(phase);
+    const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP;
+    for (ptrdiff_t block = block0; block < block1; block++) {
+        const ptrdiff_t first = block * U, here = groups - first < U ? groups - first : U;
+        const T *w_x = (const T *)p->w_x + first * G * GROUP * p->inputs, *w_h = (const T *)p->w_h + first * G * GROUP * p->depth;
+        for (ptrdiff_t row = row0; row < row1;) {
+            const int height = FN(tile_height)(row1 - row);
+#define CALL(M) FN(step_rows)(phase, M, U, p, io, row, first, here, w_x, w_h)
+            WITH_HEIGHT(height, CALL)
+#undef CALL
+            row += height;
+        }
+    }
+}
+
+INLINE ptrdiff_t FN(inputs_vectors)(const int M, const int V, const fastrnn_phase *p, const T *const *x, T *out, ptrdiff_t out_stride,
+                                    ptrdiff_t vectors, ptrdiff_t v, const T *b, const T *w)
+{
+    const int NS = FN(tile_registers)(M, V);
+    for (; v + V <= vectors; v += V)
+        for (int lane = 0; lane < GROUP; lane += NS * LANES) {
+            const ptrdiff_t offset = v * GROUP + lane;
+            FN(inputs_tile)(M, V, NS, p, x, out + offset, out_stride, b + offset, w + offset, vectors * GROUP);
+        }
+    return v;
+}
+
+INLINE void FN(inputs_rows)(const int M, const fastrnn_phase *p, const T *const *x, T *out, ptrdiff_t out_stride,
+                            ptrdiff_t vectors, const T *b, const T *w)
+{
+    ptrdiff_t v = 0;
+    if (vectors % 3) v = FN(inputs_vectors)(M, 4, p, x, out, out_stride, vectors, v, b, w);
+    v = FN(inputs_vectors)(M, 3, p, x, out, out_stride, vectors, v, b, w);
+    FN(inputs_vectors)(M, 1, p, x, out, out_stride, vectors, v, b, w);
+}
+
+static void FN(inputs)(int phase, const fastrnn_phase *p, const void *const *x, void *out, ptrdiff_t out_stride,
+                       ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1)
+{
+    const int G = FN(gates)(phase), U = fastrnn_phase_block(phase);
+    const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP;
+    for (ptrdiff_t block = block0; block < block1; block++) {
+        const ptrdiff_t first = block * U, here = groups - first < U ? groups - first : U, at = first * G * GROUP;
+        const T *w = (const T *)p->w_x + at * p->inputs, *b = (const T *)p->b + at;
+        for (ptrdiff_t row = row0; row < row1;) {
+            const int height = FN(tile_height)(row1 - row);
+#define CALL(M) FN(inputs_rows)(M, p, (const T *const *)x + row, (T *)out + row * out_stride + at, out_stride, here * G, b, w)
+            WITH_HEIGHT(height, CALL)
+#undef CALL
+            row += height;
+        }
+    }
+}
+#undef WITH_HEIGHT
+
+#define STEP(name, phase, U) \
+    static void FN(name)(const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1) \
+    { FN(step)(phase, U, p, io, block0, block1, row0, row1); }
+STEP(rnn_step, FASTRNN_RNN, 4)
+STEP(lstm_step, FASTRNN_LSTM, 1)
+STEP(gru_step, FASTRNN_GRU, 2)
+STEP(gru_reset_step, FASTRNN_GRU_RESET, 2)
+STEP(gru_new_step, FASTRNN_GRU_NEW, 4)
+STEP(project_step, FASTRNN_PROJECT, 4)
+#undef STEP
