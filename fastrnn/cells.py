@@ -1,0 +1,128 @@
+"""The table of cell variants: what every kernel, importer, test and document reads.
+
+Orders of operations are written in the notation of the arithmetic contract: one rounding per operation,
+``fma(a, b, c)`` is ``a*b + c`` with one rounding, ``flush`` stores a tiny state as +0, s is the sigmoid.
+``acc(b; x, h)`` is ``acc = b``, then ``acc = fma(x[i], W_ih[row, i], acc)`` for i = 0, 1, ..,
+then ``acc = fma(h[k], W_hh[row, k], acc)`` for k = 0, 1, ...
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ARITHMETIC", "GROUP_BYTES", "VARIANTS", "Phase", "Variant", "lanes"]
+
+ARITHMETIC = 1  # the version of the arithmetic contract that `Variant.order` writes down
+GROUP_BYTES = 64  # a group is this many bytes of units: one AVX-512 register, two of AVX2, four of NEON
+
+
+class Phase(NamedTuple):
+    """One pass of a step over a set of packed blocks; where threads split a step, a barrier follows it."""
+
+    name: str
+    gates: tuple[int, ...]  # the rows (in torch's gate order) this phase computes; () where it multiplies by W_hr
+    groups: int  # U: groups of units that share a block, so that U*G chains of fma hide each other's latency
+    operand: str  # what w_h multiplies: "h" the state before the step, "r*h" rounded, "m" the output before projection
+
+
+class Variant(NamedTuple):
+    """A kind of cell."""
+
+    name: str
+    gates: tuple[str, ...]  # torch's order
+    states: tuple[str, ...]
+    activations: tuple[str, ...]  # accepted names, the default first
+    apart: str | None  # the gate whose b_hh is kept apart from b_ih
+    phases: tuple[Phase, ...]
+    order: str  # the operations of a step
+
+
+# "linear" replaces every s and tanh of LSTM and GRU by the identity: the test mode in which small integers are exact.
+_GATED = ("standard", "linear")
+_LSTM_GATES = ("i", "f", "g", "o")
+_GRU_GATES = ("r", "z", "n")
+_LSTM_PHASE = Phase("lstm", gates=(0, 1, 2, 3), groups=1, operand="h")
+_LSTM_ORDER = """\
+b = b_ih + b_hh
+i, f, g, o = acc(b; x, h)
+c' = flush(fma(s(f), c, s(i) * tanh(g)))
+"""
+
+VARIANTS: dict[str, Variant] = {
+    variant.name: variant
+    for variant in (
+        Variant(
+            "rnn",
+            gates=("h",),
+            states=("h",),
+            activations=("tanh", "relu", "sigmoid", "linear"),
+            apart=None,
+            phases=(Phase("rnn", gates=(0,), groups=4, operand="h"),),
+            order="""\
+b = b_ih + b_hh
+h' = flush(f(acc(b; x, h)))
+""",
+        ),
+        Variant(
+            "lstm",
+            gates=_LSTM_GATES,
+            states=("h", "c"),
+            activations=_GATED,
+            apart=None,
+            phases=(_LSTM_PHASE,),
+            order=_LSTM_ORDER + "h' = flush(s(o) * tanh(c'))\n",
+        ),
+        Variant(
+            "lstm_proj",
+            gates=_LSTM_GATES,
+            states=("h", "c"),
+            activations=_GATED,
+            apart=None,
+            phases=(_LSTM_PHASE, Phase("project", gates=(), groups=4, operand="m")),
+            order=_LSTM_ORDER
+            + """\
+m = s(o) * tanh(c')
+acc = +0; acc = fma(m[j], W_hr[p, j], acc) for j = 0, 1, ..
+h'[p] = flush(acc)
+""",
+        ),
+        Variant(
+            "gru",
+            gates=_GRU_GATES,
+            states=("h",),
+            activations=_GATED,
+            apart="n",
+            phases=(Phase("gru", gates=(0, 1, 2), groups=2, operand="h"),),
+            order="""\
+b = b_ih + b_hh for r and z
+r, z = s(acc(b; x, h))
+n_x = b_in, then fma over x; n_h = b_hn, then fma over h
+n = tanh(fma(r, n_h, n_x))
+h' = flush(fma(z, h, fma(-z, n, n)))
+""",
+        ),
+        Variant(
+            "gru_before",
+            gates=_GRU_GATES,
+            states=("h",),
+            activations=_GATED,
+            apart=None,
+            phases=(
+                Phase("gru_reset", gates=(0, 1), groups=2, operand="h"),
+                Phase("gru_new", gates=(2,), groups=4, operand="r*h"),
+            ),
+            order="""\
+b = b_ih + b_hh
+r, z = s(acc(b; x, h))
+n = tanh(acc(b; x, r*h))  with each r[k]*h[k] rounded first
+h' = flush(fma(z, h, fma(-z, n, n)))
+""",
+        ),
+    )
+}
+
+
+def lanes(dtype: npt.DTypeLike) -> int:
+    """Units per group: 16 for float32, 8 for float64."""
+    return GROUP_BYTES // np.dtype(dtype).itemsize

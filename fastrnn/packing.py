@@ -1,0 +1,137 @@
+"""Logical weights to packed blocks, and back.
+
+A group is 64 bytes of units (16 float32, 8 float64). U groups share a block, the last block of a phase has the groups
+that are left, and within a block the order is the order of use: for each column k, for each group, for each gate, 64
+bytes. So units are padded to whole groups, and nothing else is. With K columns, G gates, ``q = u // lanes`` and U_b
+groups in block ``q // U``, element (unit u, gate g, column k) of ``w_x`` and ``w_h`` lies at
+
+    (q // U) * U*K*G*lanes  +  ((k*U_b + q % U)*G + g)*lanes  +  u % lanes
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fastrnn.cells import GROUP_BYTES, VARIANTS, Phase, lanes
+from fastrnn.weights import Weights, fold_biases
+
+__all__ = ["PackedPhase", "aligned_zeros", "pack", "unpack"]
+
+
+class PackedPhase(NamedTuple):
+    """One phase's weights in the order in which kernels read them: 1-D, 64-byte aligned, read-only."""
+
+    w_x: np.ndarray  # [blocks][I][U][G][lanes]: rows of W_ih; empty for "project"
+    w_h: np.ndarray  # [blocks][K][U][G][lanes]: rows of W_hh with K = R; for "project" W_hr with K = H and G = 1
+    b: np.ndarray  # [groups][G][lanes]: b_ih + b_hh, but b_ih alone for the gate kept apart; +0 where there is none
+    b_h: np.ndarray  # [groups][lanes]: b_hh of the gate kept apart; empty for variants and phases without one
+
+
+def aligned_zeros(size: int, dtype: npt.DTypeLike) -> np.ndarray:
+    """Return ``numpy.zeros(size, dtype)`` that starts on a multiple of 64 bytes, which NumPy does not promise."""
+    dtype = np.dtype(dtype)
+    raw = np.zeros(size * dtype.itemsize + 2 * GROUP_BYTES, np.uint8)
+    start = -raw.ctypes.data % GROUP_BYTES
+    return raw[start : start + size * dtype.itemsize + GROUP_BYTES].view(dtype)[:size]  # empty arrays are aligned too
+
+
+def pack(variant_name: str, weights: Weights, dtype: npt.DTypeLike) -> tuple[PackedPhase, ...]:
+    """Pack one layer and direction: one `PackedPhase` per phase of the variant.
+
+    Weights are cast to `dtype` first, so biases are added in it.
+    """
+    variant = VARIANTS[variant_name]
+    dtype = np.dtype(dtype)
+    if weights.w_ih.dtype != dtype:
+        weights = weights.astype(dtype)
+    bias, bias_h = fold_biases(variant_name, weights)
+    hidden = weights.w_ih.shape[0] // len(variant.gates)
+    packed = []
+    for phase in variant.phases:
+        if phase.operand == "m":
+            assert weights.w_hr is not None
+            w_x, w_h = np.empty((1, len(weights.w_hr), 0), dtype), weights.w_hr[None]
+            b, b_h = np.zeros((1, len(weights.w_hr)), dtype), None
+        else:
+            rows = list(phase.gates)
+            w_x = weights.w_ih.reshape(-1, hidden, weights.w_ih.shape[1])[rows]
+            w_h = weights.w_hh.reshape(-1, hidden, weights.w_hh.shape[1])[rows]
+            b, b_h = bias.reshape(-1, hidden)[rows], bias_h
+        packed.append(
+            PackedPhase(
+                w_x=_blocks(w_x, phase.groups),
+                w_h=_blocks(w_h, phase.groups),
+                b=_blocks(b[:, :, None], 1),
+                b_h=_blocks(b_h[None, :, None], 1) if b_h is not None else _frozen(aligned_zeros(0, dtype)),
+            )
+        )
+    return tuple(packed)
+
+
+def unpack(
+    variant_name: str, packed: Sequence[PackedPhase], input_size: int, hidden_size: int, proj_size: int = 0
+) -> Weights:
+    """Invert `pack`, but for the biases: ``b_ih`` comes back folded, ``b_hh`` holds the gate kept apart, or is None."""
+    variant = VARIANTS[variant_name]
+    dtype = packed[0].w_h.dtype
+    g, h, r = len(variant.gates), hidden_size, proj_size or hidden_size
+    w_ih, w_hh = np.zeros((g, h, input_size), dtype), np.zeros((g, h, r), dtype)
+    b_ih, b_hh, w_hr = np.zeros((g, h), dtype), None, None
+    for phase, p in zip(variant.phases, packed, strict=True):
+        if phase.operand == "m":
+            w_hr = _unblocks(p.w_h, phase, proj_size, h)[0]
+            continue
+        rows = list(phase.gates)
+        w_ih[rows] = _unblocks(p.w_x, phase, h, input_size)
+        w_hh[rows] = _unblocks(p.w_h, phase, h, r)
+        b_ih[rows] = _unblocks(p.b, phase._replace(groups=1), h, 1)[:, :, 0]
+        if variant.apart is not None:
+            b_hh = np.zeros((g, h), dtype)
+            b_hh[variant.gates.index(variant.apart)] = p.b_h[:h]
+    return Weights(
+        w_ih.reshape(g * h, input_size),
+        w_hh.reshape(g * h, r),
+        b_ih.reshape(-1),
+        None if b_hh is None else b_hh.reshape(-1),
+        w_hr,
+    )
+
+
+def _runs(groups: int, per_block: int) -> list[tuple[int, int, int]]:
+    """(first group, blocks, groups per block): the full blocks, then the last block where it is shorter."""
+    full, rest = divmod(groups, per_block)
+    return [run for run in ((0, full, per_block), (full * per_block, 1, rest)) if run[1] and run[2]]
+
+
+def _blocks(w: np.ndarray, per_block: int) -> np.ndarray:
+    """(G, units, K) -> [blocks][K][U][G][lanes], flat."""
+    g, units, k = w.shape
+    n = lanes(w.dtype)
+    groups = -(-units // n)
+    padded = np.zeros((g, groups * n, k), w.dtype)
+    padded[:, :units] = w
+    packed = aligned_zeros(padded.size, w.dtype)
+    for first, blocks, u in _runs(groups, per_block):
+        run = slice(first * n, (first + blocks * u) * n)
+        target = packed[run.start * k * g : run.stop * k * g].reshape(blocks, k, u, g, n)
+        target[:] = padded[:, run].reshape(g, blocks, u, n, k).transpose(1, 4, 2, 0, 3)
+    return _frozen(packed)
+
+
+def _unblocks(packed: np.ndarray, phase: Phase, units: int, k: int) -> np.ndarray:
+    """Invert `_blocks`."""
+    g, n = max(1, len(phase.gates)), lanes(packed.dtype)
+    groups = -(-units // n)
+    w = np.empty((g, groups * n, k), packed.dtype)
+    for first, blocks, u in _runs(groups, phase.groups):
+        run = slice(first * n, (first + blocks * u) * n)
+        source = packed[run.start * k * g : run.stop * k * g].reshape(blocks, k, u, g, n)
+        w[:, run] = source.transpose(3, 0, 2, 4, 1).reshape(g, blocks * u * n, k)
+    return w[:, :units]
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
