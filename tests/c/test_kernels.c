@@ -1,0 +1,227 @@
+/* The C leaves of every tier that runs here against the naive cells of cells.h, bit for bit, over odd sizes.
+ *
+ * For the sanitizers every buffer has exactly the size the interface asks for. Packed arrays start on 64 bytes as promised to the
+ * kernels; rows of x, h and out belong to users and start one element after that. Padding lanes of the weights hold NaN, which
+ * must never reach a unit. Prints a checksum of all results: equal on every machine and compiler. */
+#include <math.h>
+#include <stdio.h>
+
+#include "../../src_kernels/kernels.h"
+#include "cells.h"
+
+#ifdef FASTRNN_DOUBLE
+#define DTYPE FASTRNN_F64
+#else
+#define DTYPE FASTRNN_F32
+#endif
+
+enum { GROUP = FASTRNN_GROUP_BYTES / sizeof(real), STEPS = 3 };
+
+static int failures;
+static uint64_t checksum = 0xcbf29ce484222325; /* FNV-1a */
+
+/* Buffers -------------------------------------------------------------------------------------------------------------- */
+
+static real *packed(ptrdiff_t count) {
+    real *memory = aligned_alloc(FASTRNN_GROUP_BYTES, (size_t)count * sizeof *memory);
+    if (count && !memory) abort();
+    for (ptrdiff_t i = 0; i < count; i++) memory[i] = NAN;
+    return memory;
+}
+
+/* `rows` rows of `size` elements, each in a block of memory of its own, which ends where the row ends. */
+static real **make_rows(int rows, int size) {
+    real **row = allocate((size_t)rows, sizeof *row);
+    for (int r = 0; r < rows; r++) row[r] = (real *)allocate((size_t)size + 1, sizeof **row) + 1;
+    return row;
+}
+
+static void free_rows(real **row, int rows) {
+    for (int r = 0; r < rows; r++) free(row[r] - 1);
+    free(row);
+}
+
+static int groups_of(int units) { return (units + GROUP - 1) / GROUP; }
+
+/* [blocks][K][U][G][lanes] from the rows [gate][unit] of w (.., K); fewer groups in the last block. */
+static real *pack(int kind, const real *w, int first_gate, int units, int K) {
+    const int U = fastrnn_phase_block(kind), G = fastrnn_phase_gates(kind), groups = groups_of(units);
+    real *p = packed((ptrdiff_t)groups * G * GROUP * K);
+    for (int gate = 0; gate < G; gate++)
+        for (int u = 0; u < units; u++)
+            for (int k = 0; k < K; k++) {
+                const int q = u / GROUP, block = q / U, here = groups - block * U < U ? groups - block * U : U;
+                p[block * U * K * G * GROUP + ((k * here + q % U) * G + gate) * GROUP + u % GROUP] =
+                    w[((first_gate + gate) * units + u) * K + k];
+            }
+    return p;
+}
+
+/* [groups][G][lanes]: b_ih + b_hh, where `folded` says so for the gate. */
+static real *pack_bias(int kind, const cell *w, int first_gate, int units) {
+    const int G = fastrnn_phase_gates(kind);
+    real *p = packed((ptrdiff_t)groups_of(units) * G * GROUP);
+    for (int gate = 0; gate < G; gate++)
+        for (int u = 0; u < units; u++) {
+            const int row = (first_gate + gate) * units + u, folded = !(kind == FASTRNN_GRU && gate == 2);
+            p[(u / GROUP * G + gate) * GROUP + u % GROUP] =
+                kind == FASTRNN_PROJECT ? 0 : folded ? w->b_ih[row] + w->b_hh[row] : w->b_ih[row];
+        }
+    return p;
+}
+
+static int activation_of(const cell *w) {
+    return does(w, "linear") ? FASTRNN_LINEAR : does(w, "relu") ? FASTRNN_RELU : does(w, "sigmoid") ? FASTRNN_SIGMOID : FASTRNN_STANDARD;
+}
+
+static fastrnn_phase make_phase(int kind, const cell *w, int first_gate) {
+    const int project = kind == FASTRNN_PROJECT, units = project ? w->P : w->H, depth = project ? w->H : w->R;
+    fastrnn_phase p = {.inputs = project ? 0 : w->I, .depth = depth, .units = units, .activation = activation_of(w)};
+    p.flush = !(kind == FASTRNN_LSTM && w->P);
+    p.w_x = project ? NULL : pack(kind, w->w_ih, first_gate, units, w->I);
+    p.w_h = pack(kind, project ? w->w_hr : w->w_hh, first_gate, units, depth);
+    p.b = pack_bias(kind, w, first_gate, units);
+    if (kind == FASTRNN_GRU) {
+        real *b_h = packed((ptrdiff_t)groups_of(units) * GROUP);
+        memcpy(b_h, w->b_hh + 2 * units, (size_t)units * sizeof *b_h);
+        p.b_h = b_h;
+    }
+    return p;
+}
+
+static void free_phase(fastrnn_phase p) { free((void *)p.w_x), free((void *)p.w_h), free((void *)p.b), free((void *)p.b_h); }
+
+/* Steps ---------------------------------------------------------------------------------------------------------------- */
+
+/* How one step is cut up: any of these must give the same bits. */
+typedef struct {
+    int inputs_first;   /* b + W_ih x by the `inputs` kernel, not inside the step */
+    int by_block;       /* one call per block, last block first */
+    int by_row;         /* rows in two calls, the later ones first */
+} manner;
+
+static void run_phase(const fastrnn_kernels *kernels, int kind, const fastrnn_phase *p, manner how, int rows, real **x, real **h, real **prev,
+                      real **out, real *state, ptrdiff_t state_stride) {
+    const int U = fastrnn_phase_block(kind), G = fastrnn_phase_gates(kind), groups = groups_of((int)p->units);
+    const int blocks = (groups + U - 1) / U, cut = how.by_row ? rows / 2 : 0;
+    const ptrdiff_t row_size = (ptrdiff_t)groups * G * GROUP;
+    fastrnn_step io = {.start = p->b, .h = (const void *const *)h, .prev = (const void *const *)prev, .out = (void *const *)out};
+    io.cell = state, io.cell_stride = state_stride;
+    real *sums = NULL;
+    if (kind != FASTRNN_PROJECT && how.inputs_first) {
+        io.start = sums = packed(rows * row_size);
+        io.start_stride = row_size;
+    } else if (kind != FASTRNN_PROJECT) {
+        io.x = (const void *const *)x;
+    }
+    for (int part = how.by_row; part >= 0; part--) {
+        const int row0 = part ? cut : 0, row1 = part || !how.by_row ? rows : cut;
+        for (int block = how.by_block ? blocks - 1 : 0; block >= 0; block--) {
+            const int block1 = how.by_block ? block + 1 : blocks;
+            if (sums) kernels->inputs(kind, p, (const void *const *)x, sums, row_size, block, block1, row0, row1);
+            kernels->step[kind](p, &io, block, block1, row0, row1);
+        }
+    }
+    free(sums);
+}
+
+/* Steps of a cell by its phases; h and c of the rows become the next. */
+static void run_cell(const fastrnn_kernels *kernels, const cell *w, manner how, int rows, real **x, real **h, real **c) {
+    const int lstm = is(w, "lstm") || is(w, "lstm_proj"), before = is(w, "gru_before");
+    const int kind = lstm ? FASTRNN_LSTM : before ? FASTRNN_GRU_RESET : is(w, "gru") ? FASTRNN_GRU : FASTRNN_RNN;
+    const int second = w->P ? FASTRNN_PROJECT : before ? FASTRNN_GRU_NEW : FASTRNN_PHASES;
+    const fastrnn_phase p = make_phase(kind, w, 0);
+    const ptrdiff_t stride = (ptrdiff_t)groups_of(w->H) * GROUP;
+    real *state = lstm || before ? packed(rows * stride) : NULL, **out = make_rows(rows, w->H);
+    for (int r = 0; lstm && r < rows; r++) memcpy(state + r * stride, c[r], (size_t)w->H * sizeof *state);
+    run_phase(kernels, kind, &p, how, rows, x, h, h, out, state, stride);
+    if (second != FASTRNN_PHASES) {
+        const fastrnn_phase p2 = make_phase(second, w, before ? 2 : 0);
+        real **last = make_rows(rows, w->R);
+        run_phase(kernels, second, &p2, how, rows, x, out, h, last, state, stride);
+        free_rows(out, rows);
+        out = last;
+        free_phase(p2);
+    }
+    for (int r = 0; r < rows; r++) memcpy(h[r], out[r], (size_t)w->R * sizeof *h[r]);
+    for (int r = 0; lstm && r < rows; r++) memcpy(c[r], state + r * stride, (size_t)w->H * sizeof *state);
+    free_rows(out, rows);
+    free(state);
+    free_phase(p);
+}
+
+/* Cases ---------------------------------------------------------------------------------------------------------------- */
+
+typedef enum { PLAIN, TINY, NONFINITE, KINDS } kind_of_data; /* TINY: states that reach the flush */
+
+static void compare(const char *tier, const cell *w, int rows, manner how, int size, real **expected, real **actual, const char *what) {
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < size; i++)
+            if (!same(expected[r][i], actual[r][i]) && failures++ < 20)
+                printf("FAILED  %s %s %s I=%d H=%d P=%d rows=%d manner=%d%d%d: %s[%d][%d] is %a, expected %a\n", tier, w->variant, w->activation,
+                       w->I, w->H, w->P, rows, how.inputs_first, how.by_block, how.by_row, what, r, i, (double)actual[r][i],
+                       (double)expected[r][i]);
+}
+
+static void draw_rows(uint32_t seed, uint32_t stream, int shift, int rows, int size, real **row) {
+    for (int i = 0; i < rows * size; i++) row[i / size][i % size] = ldexp(uniform(seed, stream, (uint32_t)i), -shift);
+}
+
+static void check(const char *variant, const char *activation, int I, int H, int rows, kind_of_data kind, uint32_t seed) {
+    const int P = strcmp(variant, "lstm_proj") ? 0 : (H * 4 + 6) / 7;
+    const int state_shift = kind != TINY ? 0 : DTYPE == FASTRNN_F32 ? 60 : 508;
+    cell w = make_cell(variant, activation, I, H, P, kind != TINY, seed, 16, 2);
+    real **x = make_rows(rows * STEPS, I);
+    if (kind != TINY) draw_rows(seed, 0, 0, rows * STEPS, I, x);
+    if (kind == NONFINITE) x[0][I - 1] = INFINITY, x[rows * STEPS / 2][0] = -INFINITY, x[rows * STEPS - 1][0] = NAN;
+    real **h = make_rows(rows, w.R), **c = make_rows(rows, H), **h_kernel = make_rows(rows, w.R), **c_kernel = make_rows(rows, H);
+    draw_rows(seed, 1, state_shift, rows, w.R, h);
+    draw_rows(seed, 2, state_shift, rows, H, c);
+    for (int step = 0; step < STEPS; step++)
+        for (int r = 0; r < rows; r++) cell_step(&w, x[step * rows + r], h[r], c[r]);
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < w.R; i++) {
+            const real value = h[r][i] == h[r][i] ? h[r][i] : NAN;
+            checksum = (checksum ^ (to_bits(value == value ? value : 0) + (value != value))) * 0x100000001b3;
+        }
+    for (int tier = 0; tier < FASTRNN_TIERS; tier++) {
+        const fastrnn_kernels *kernels = fastrnn_get_kernels(tier, DTYPE);
+        if (!kernels) continue;
+        for (int cuts = 0; cuts < 8; cuts++) {
+            const manner how = {cuts & 1, cuts >> 1 & 1, cuts >> 2 & 1};
+            draw_rows(seed, 1, state_shift, rows, w.R, h_kernel);
+            draw_rows(seed, 2, state_shift, rows, H, c_kernel);
+            for (int step = 0; step < STEPS; step++) run_cell(kernels, &w, how, rows, x + step * rows, h_kernel, c_kernel);
+            compare(fastrnn_tier_name(tier), &w, rows, how, w.R, h, h_kernel, "h");
+            if (strncmp(variant, "lstm", 4) == 0) compare(fastrnn_tier_name(tier), &w, rows, how, H, c, c_kernel, "c");
+        }
+    }
+    free_rows(x, rows * STEPS), free_rows(h, rows), free_rows(c, rows), free_rows(h_kernel, rows), free_rows(c_kernel, rows);
+    free_cell(w);
+}
+
+int main(void) {
+    static const char *const cells[][2] = {
+        {"rnn", "tanh"}, {"rnn", "relu"}, {"rnn", "sigmoid"}, {"rnn", "linear"}, {"lstm", "standard"}, {"lstm", "linear"},
+        {"lstm_proj", "standard"}, {"lstm_proj", "linear"}, {"gru", "standard"}, {"gru", "linear"}, {"gru_before", "standard"},
+        {"gru_before", "linear"}};
+    /* One short of, at and one beyond groups and blocks of both dtypes; whole blocks and a shorter last one. */
+    static const int sizes[][2] = {{1, 1}, {3, 3}, {5, 8}, {16, 15}, {37, 16}, {1, 17}, {4, 33}, {3, 37}, {16, 64}, {2, 70}};
+    static const int heights[] = {1, 2, 3, 4, 5, 6, 7, 13}; /* rows: every height of a tile */
+    uint32_t seed = 0;
+    printf("%s, kernels:", DTYPE == FASTRNN_F32 ? "float32" : "float64");
+    for (int tier = 0; tier < FASTRNN_TIERS; tier++)
+        if (fastrnn_get_kernels(tier, DTYPE)) printf(" %s", fastrnn_tier_name(tier));
+    printf("\n");
+    for (unsigned i = 0; i < sizeof cells / sizeof *cells; i++)
+        for (unsigned j = 0; j < sizeof sizes / sizeof *sizes; j++)
+            for (int kind = 0; kind < KINDS; kind++) {
+                const unsigned first = kind == PLAIN ? 0 : 2, end = kind == PLAIN ? sizeof heights / sizeof *heights : 3;
+                for (unsigned k = first; k < end; k++) {
+                    seed++;
+                    check(cells[i][0], cells[i][1], sizes[j][0], sizes[j][1], heights[k], (kind_of_data)kind, seed);
+                }
+            }
+    printf("checksum %016llx\n%d failures\n", (unsigned long long)checksum, failures);
+    return failures > 0;
+}

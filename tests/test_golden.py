@@ -1,0 +1,138 @@
+"""Every backend and tier against the bits of golden.c: whole, in chunks, in pieces of the batch. See golden/make.py."""
+
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import canonical_nan, results, same_bits
+
+from fastrnn import backends
+from fastrnn.cells import ARITHMETIC, VARIANTS
+from fastrnn.weights import Plan, Weights
+
+Run = Callable[..., None]
+TIERS = ("generic", "neon", "avx2", "avx512")
+STREAM_X, STREAM_STATES, STREAM_LENGTHS, STREAM_WEIGHTS = 0, (1, 2), 3, 16  # as in golden.c
+
+with np.load(Path(__file__).parent / "golden" / "golden.npz") as _file:
+    GOLDEN = dict(_file)
+CASES = json.loads(str(GOLDEN["cases"]))
+
+
+def mix(x: np.ndarray) -> np.ndarray:
+    x = (x ^ x >> np.uint32(16)) * np.uint32(0x7FEB352D)
+    x = (x ^ x >> np.uint32(15)) * np.uint32(0x846CA68B)
+    return x ^ x >> np.uint32(16)
+
+
+def draw(seed: int, stream: int, count: int) -> np.ndarray:
+    return mix(mix(np.array([seed * 256 + stream], np.uint32)) + np.arange(count, dtype=np.uint32))
+
+
+def uniform(case: dict[str, Any], stream: int, shape: tuple[int, ...], shift: int = 0) -> np.ndarray:
+    """golden.c's `tensor`: the same integers, and only exact operations on them."""
+    high, low = (draw(case["seed"], stream, 2 * int(np.prod(shape))) >> np.uint32(8)).astype(np.int64).reshape(-1, 2).T
+    wide = case["dtype"] == "float64"
+    value = np.ldexp(high * 2**24 + low - 2**47, -47) if wide else np.ldexp(high - 2**23, -23)
+    return np.ldexp(value, -shift).astype(case["dtype"]).reshape(shape)
+
+
+def make_plan(case: dict[str, Any]) -> Plan:
+    g, h, p = len(VARIANTS[case["variant"]].gates), case["H"], case["P"]
+    weights = []
+    for index in range(case["L"] * case["D"]):
+        inputs = case["D"] * (p or h) if index >= case["D"] else case["I"]
+        shapes = ((g * h, inputs), (g * h, p or h), (g * h,), (g * h,), (p, h))
+        present = (True, True, case["bias"], case["bias"], p)
+        weights.append(
+            Weights(
+                *(
+                    uniform(case, STREAM_WEIGHTS + 5 * index + field, shape, case["weight_shift"]) if there else None
+                    for field, (shape, there) in enumerate(zip(shapes, present, strict=True))
+                )
+            )
+        )
+    dtype = np.dtype(case["dtype"])
+    return Plan(case["variant"], case["activation"], case["I"], h, p, case["L"], case["D"], dtype, tuple(weights))
+
+
+def make_inputs(case: dict[str, Any], plan: Plan) -> tuple[np.ndarray, tuple[np.ndarray, ...], np.ndarray | None]:
+    x = uniform(case, STREAM_X, (case["T"], case["B"], case["I"]))
+    x[case["loud"] :] = 0
+    if case["special"]:
+        x[1, 0, 0], x[2, 1, 0], x[1, 2, 0] = np.inf, -np.inf, np.nan
+    layers = case["L"] * case["D"]
+    state = tuple(
+        uniform(case, stream, (layers, case["B"], size), case["state_shift"])
+        for stream, size in zip(STREAM_STATES, plan.state_sizes, strict=False)
+    )
+    lengths = (draw(case["seed"], STREAM_LENGTHS, case["B"]) % (case["T"] + 1)).astype(np.int64)
+    return x, state, lengths if case["ragged"] else None
+
+
+def assert_golden(case: dict[str, Any], y: np.ndarray, state: tuple[np.ndarray, ...], how: str) -> None:
+    steps = [zlib.crc32(np.ascontiguousarray(step, step.dtype.newbyteorder("<"))) for step in canonical_nan(y)]
+    wrong = np.flatnonzero(GOLDEN[f"{case['name']}/y"] != steps)
+    assert not wrong.size, f"{how}: y differs at steps {wrong}"
+    for name, s in zip("hc", state, strict=False):
+        assert same_bits(GOLDEN[f"{case['name']}/{name}"], s), f"{how}: {name} differs"
+
+
+def prepare(engine: str, plan: Plan) -> Run:
+    """The run of a backend, or of one tier of the compiled one; skips what cannot run here and says so."""
+    backend, _, tier = engine.partition("-")
+    if backend not in backends.available_backends():
+        pytest.skip(f"{backend} cannot run here")
+    if backend == "numba":
+        return backends.load(backend)(plan)
+    from fastrnn import _native
+
+    if _native.tiers()[tier] != "ok":
+        pytest.skip(f"tier {tier}: {_native.tiers()[tier]}")
+    return _native.Engine(plan, tier=tier)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+@pytest.mark.parametrize("engine", ["numba", *(f"cython-{tier}" for tier in TIERS)])
+def test_bits(engine: str, case: dict[str, Any]) -> None:
+    plan = make_plan(case)
+    run = prepare(engine, plan)
+    x, state, lengths = make_inputs(case, plan)
+    assert_golden(case, *results(plan, run, x, state, lengths), "whole")
+
+    rows = np.split(np.arange(case["B"]), [1, 3]) if case["B"] > 3 else np.arange(case["B"])[:, None]
+    parts = [
+        results(plan, run, x[:, r], tuple(s[:, r].copy() for s in state), None if lengths is None else lengths[r])
+        for r in rows
+    ]
+    y, states = zip(*parts, strict=True)
+    assert_golden(case, np.concatenate(y, 1), tuple(np.concatenate(s, 1) for s in zip(*states, strict=True)), "rows")
+
+    if case["D"] == 1:  # a backward direction needs the whole sequence
+        outputs, now = [], state
+        for start, stop in ((0, 1), (1, 3), (3, case["T"])):
+            part = None if lengths is None else np.clip(lengths - start, 0, stop - start)
+            y_part, now = results(plan, run, x[start:stop], now, part)
+            outputs.append(y_part)
+        assert_golden(case, np.concatenate(outputs), now, "chunks")
+
+
+def test_version() -> None:
+    assert GOLDEN["arithmetic"] == ARITHMETIC
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case["activation"] != "linear"], ids=lambda case: case["name"]
+)
+def test_reference_is_close(case: dict[str, Any]) -> None:
+    """The reference rounds in NumPy's way; this is about golden.c, which nothing else checks."""
+    plan = make_plan(case)
+    x, state, lengths = make_inputs(case, plan)
+    _, final = results(plan, backends.load("reference")(plan), x, state, lengths)
+    for name, s in zip("hc", final, strict=False):
+        golden = GOLDEN[f"{case['name']}/{name}"]
+        np.testing.assert_allclose(s, golden, rtol=0, atol=1e-5 if case["dtype"] == "float32" else 1e-13)
