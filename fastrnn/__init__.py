@@ -1,0 +1,74 @@
+"""Runs trained RNN, LSTM and GRU networks on CPUs: fast, and with the same bits whichever way they run."""
+
+import importlib
+import importlib.util
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastrnn.backends import available_backends, cpu_info, use_backend
+    from fastrnn.checks import FormatError, UnsupportedError
+    from fastrnn.files import load
+    from fastrnn.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, from_state_dict, warmup
+    from fastrnn.torch import from_torch
+
+__version__ = "0.1.0"
+ARITHMETIC = 1  # the version of the arithmetic contract: the same number, the same bits
+
+_HOMES = {
+    "backends": ("available_backends", "cpu_info", "use_backend"),
+    "checks": ("FormatError", "UnsupportedError"),
+    "files": ("load",),
+    "layers": ("GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "from_state_dict", "warmup"),
+    "torch": ("from_torch",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ARITHMETIC",
+    "GRU",
+    "LSTM",
+    "RNN",
+    "FormatError",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    "UnsupportedError",
+    "__version__",
+    "available_backends",
+    "cpu_info",
+    "from_state_dict",
+    "from_torch",
+    "load",
+    "use_backend",
+    "warmup",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fastrnn' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"fastrnn.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def _import_native() -> None:
+    """Fail now, with the cure, where the compiled module should be and is not."""
+    knowingly = os.environ.get("FASTRNN_NO_NATIVE", "0") not in ("", "0")
+    if knowingly or importlib.util.find_spec("fastrnn._no_native"):
+        return
+    try:
+        importlib.import_module("fastrnn._native")
+    except ImportError as error:
+        raise ImportError(
+            f"fastrnn's compiled module does not load ({error}). From a source tree build it: pip install -e . "
+            "To run without it, on the slower numba and reference backends, set FASTRNN_NO_NATIVE=1"
+        ) from error
+
+
+_import_native()

@@ -1,0 +1,17 @@
+"""One fixture: the tests that take it run over every backend that can run here."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+import fastrnn
+
+os.environ["PYTHONSAFEPATH"] = "1"  # processes that tests start import the installed package, not the checkout
+
+
+@pytest.fixture(params=fastrnn.available_backends())
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of the backend that all layers of this test run on, in this thread."""
+    with fastrnn.use_backend(request.param):
+        yield request.param

@@ -1,0 +1,80 @@
+"""Public layers for the tests: one per kind, their inputs, and an oracle of higher precision."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+import fastrnn
+from fastrnn import reference
+
+# Kind -> (class, arguments). One per variant of cells.py.
+KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "rnn": (fastrnn.RNN, {}),
+    "rnn_relu": (fastrnn.RNN, {"nonlinearity": "relu"}),
+    "lstm": (fastrnn.LSTM, {}),
+    "lstm_proj": (fastrnn.LSTM, {"proj_size": 3}),
+    "gru": (fastrnn.GRU, {}),
+    "gru_before": (fastrnn.GRU, {"reset_after": False}),
+}
+CELLS = {"rnn": fastrnn.RNNCell, "lstm": fastrnn.LSTMCell, "gru": fastrnn.GRUCell}
+
+
+def make(kind: str, input_size: int = 5, hidden_size: int = 7, seed: int = 0, **config: Any) -> Any:
+    """Make a layer of a kind with random weights."""
+    cls, given = KINDS[kind]
+    return cls(input_size, hidden_size, **given, **config).init(seed)
+
+
+def inputs(layer: Any, steps: int = 6, batch: int | None = 3, seed: int = 0) -> np.ndarray:
+    """Draw x in the layer's layout; with batch None one sequence."""
+    rng = np.random.default_rng((seed, 1))
+    shape: tuple[int, ...] = (steps, layer.input_size) if batch is None else (steps, batch, layer.input_size)
+    if batch is not None and layer.batch_first:
+        shape = (batch, steps, layer.input_size)
+    return rng.normal(size=shape).astype(layer.dtype)
+
+
+def initial(layer: Any, batch: int | None = 3, seed: int = 0) -> Any:
+    """Draw hx."""
+    rng = np.random.default_rng((seed, 2))
+    count = layer.num_layers * (1 + layer.bidirectional)
+    sizes = [getattr(layer, "proj_size", 0) or layer.hidden_size]
+    if isinstance(layer, fastrnn.LSTM):
+        sizes.append(layer.hidden_size)
+    axes = (count,) if batch is None else (count, batch)
+    states = tuple(rng.uniform(-1, 1, (*axes, size)).astype(layer.dtype) for size in sizes)
+    return states if len(states) > 1 else states[0]
+
+
+def arrays(result: Any) -> Iterator[np.ndarray]:
+    """Yield all arrays of a result or a state."""
+    if isinstance(result, np.ndarray):
+        yield result
+    elif result is not None:
+        for part in result:
+            yield from arrays(part)
+
+
+def oracle(layer: Any, x: np.ndarray, hx: Any = None, lengths: Any = None) -> list[np.ndarray]:
+    """Run the reference in a wider type, on the layer's rounded weights: [y, h] or [y, h, c], in the layer's layout."""
+    wide = np.dtype(np.float64 if layer.dtype == np.float32 else np.longdouble)
+    plan = layer._plan.astype(wide)
+    x = np.asarray(x, wide)
+    batched = x.ndim == 3
+    x = x[:, None] if not batched else x.transpose(1, 0, 2) if layer.batch_first else x
+    count = plan.num_layers * plan.num_directions
+    state = [np.asarray(s, wide).reshape(count, x.shape[1], -1) for s in arrays(hx)]
+    if hx is None:
+        state = [np.zeros((count, x.shape[1], size), wide) for size in plan.state_sizes]
+    y = np.empty((*x.shape[:2], plan.output_size), wide)
+    out = [np.empty_like(s) for s in state]
+    tiny = reference._TINY
+    reference._TINY = tiny | {np.dtype(np.longdouble): tiny[np.dtype(np.float64)]}
+    try:
+        reference.run(plan, x, state, None if lengths is None else np.asarray(lengths), y, out)
+    finally:
+        reference._TINY = tiny
+    if not batched:
+        return [y[:, 0], *(s[:, 0] for s in out)]
+    return [y.transpose(1, 0, 2) if layer.batch_first else y, *out]

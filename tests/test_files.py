@@ -1,0 +1,229 @@
+"""Saved models: what comes back, and what broken and hostile files meet."""
+
+import contextlib
+import json
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+from cases import DTYPES, same_bits
+from layer_cases import CELLS, KINDS, arrays, initial, inputs, make
+
+import fastrnn
+
+
+def same(a, b):
+    return all(map(same_bits, arrays(a), arrays(b)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_comes_back(tmp_path, kind, dtype):
+    for config in ({}, {"num_layers": 2, "bias": False, "batch_first": True, "bidirectional": True, "dropout": 0.5}):
+        layer = make(kind, dtype=dtype, **config)
+        layer.save(tmp_path / "model.safetensors")
+        again = fastrnn.load(str(tmp_path / "model.safetensors"))
+        assert type(again) is type(layer)
+        assert repr(again) == repr(layer)
+        assert same(again.state_dict().values(), layer.state_dict().values())
+        assert same(again(inputs(layer)), layer(inputs(layer)))
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_a_cell_comes_back(tmp_path, kind):
+    cell = CELLS[kind](3, 4, bias=False).init()
+    cell.save(tmp_path / "cell")
+    again = fastrnn.load(tmp_path / "cell")
+    assert repr(again) == repr(cell)
+    assert same(again(np.ones(3)), cell(np.ones(3)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_initial_state_comes_back(tmp_path, kind):
+    layer = make(kind, num_layers=2)
+    layer.initial_state = initial(layer, batch=None)
+    layer.save(tmp_path / "model")
+    again = fastrnn.load(tmp_path / "model")
+    assert same(again.initial_state, layer.initial_state)
+    assert same(again(inputs(layer)), layer(inputs(layer)))
+
+
+def test_a_subclass_is_saved_as_its_base(tmp_path):
+    class Mine(fastrnn.GRU):
+        pass
+
+    Mine(2, 3).init().save(tmp_path / "model")
+    assert type(fastrnn.load(tmp_path / "model")) is fastrnn.GRU
+
+
+def test_the_process_is_not_saved(tmp_path):
+    make("gru", backend="reference", num_threads=3).save(tmp_path / "model")
+    layer = fastrnn.load(tmp_path / "model")
+    assert layer.backend is None
+    assert layer.num_threads is None
+
+
+def test_metadata(tmp_path):
+    from safetensors import safe_open
+
+    make("lstm").save(tmp_path / "model")
+    with safe_open(tmp_path / "model", framework="numpy") as file:
+        assert set(file.keys()) == set(make("lstm").state_dict())
+        metadata = file.metadata()
+    assert metadata["fastrnn_format"] == "1"
+    assert metadata["fastrnn_arithmetic"] == str(fastrnn.ARITHMETIC)
+    assert json.loads(metadata["fastrnn_architecture"])["kind"] == "LSTM"
+
+
+# Broken and hostile files ---------------------------------------------------------------------------------------------
+
+
+def write(path, header, data=b""):
+    raw = json.dumps(header).encode() if isinstance(header, dict) else header
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + data)
+    return path
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The header and the data of a saved GRU(2, 3)."""
+    fastrnn.GRU(2, 3).init().save(tmp_path / "saved")
+    raw = (tmp_path / "saved").read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    return json.loads(raw[8 : 8 + size]), raw[8 + size :]
+
+
+def test_bytes_that_are_no_model(tmp_path, saved):
+    header, data = saved
+    path = tmp_path / "model"
+    good = write(path, header, data).read_bytes()
+    assert repr(fastrnn.load(path)) == "GRU(2, 3)"
+    for raw in (
+        b"",
+        b"1234567",
+        b"\xff" * 64,
+        b"PK\x03\x04" + bytes(100),
+        good[:50],
+        good[:-1],
+        good + b"\0",
+        bytes(16),
+    ):
+        path.write_bytes(raw)
+        with pytest.raises(fastrnn.FormatError, match="model: "):
+            fastrnn.load(path)
+    rng = np.random.default_rng(0)
+    for _ in range(300):  # one byte changed: the same sizes and other weights, or an error
+        raw = bytearray(good)
+        raw[rng.integers(len(raw) - len(data))] = rng.integers(256)
+        path.write_bytes(raw)
+        with contextlib.suppress(fastrnn.FormatError):
+            fastrnn.load(path)
+
+
+def test_files_that_cannot_be_opened(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        fastrnn.load(tmp_path / "nothing")
+    with pytest.raises(OSError, match=r"directory|denied"):
+        fastrnn.load(tmp_path)
+
+
+def test_plain_weights_point_to_from_state_dict(tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file(make("gru").state_dict(), tmp_path / "model")
+    with pytest.raises(fastrnn.FormatError, match=r"not saved by fastrnn.*from_state_dict"):
+        fastrnn.load(tmp_path / "model")
+
+
+def changed(header, **architecture):
+    old = json.loads(header["__metadata__"]["fastrnn_architecture"])
+    metadata = dict(header["__metadata__"], fastrnn_architecture=json.dumps({**old, **architecture}))
+    return dict(header, __metadata__=metadata)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ({"kind": "Transformer"}, "architecture cannot be read.*Transformer"),
+        ({"kind": ["GRU"]}, "architecture cannot be read"),
+        ({"kind": "LSTM"}, "missing or unknown"),
+        ({"window": 3}, "'window'.* missing or unknown"),
+        ({"backend": "numba"}, "'backend'.* missing or unknown"),
+        ({"hidden_size": 0}, "hidden_size must be an int >= 1"),
+        ({"hidden_size": "3"}, "hidden_size must be an int"),
+        ({"hidden_size": 4}, r"'weight_ih_l0' is F32 \(9, 2\), expected float32 \(12, 2\)"),
+        ({"hidden_size": 10**15}, r"expected float32 \(3000000000000000, 2\)"),
+        ({"input_size": 10**30}, "'weight_ih_l0' is F32"),
+        ({"num_layers": 10**12}, "4 tensors are not what"),
+        ({"num_layers": 10**300}, "4 tensors are not what"),
+        ({"bias": False}, "4 tensors are not what"),
+        ({"bidirectional": True}, "4 tensors are not what"),
+        ({"dtype": "float64"}, r"is F32 \(9, 2\), expected float64"),
+        ({"dtype": "float16"}, "architecture cannot be read"),
+        ({"dropout": float("nan")}, "dropout must be"),
+    ],
+    ids=str,
+)
+def test_architectures_that_do_not_fit(tmp_path, saved, architecture, message):
+    header, data = saved
+    with pytest.raises(fastrnn.FormatError, match=message):
+        fastrnn.load(write(tmp_path / "model", changed(header, **architecture), data))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "cannot be read"),
+        ("[]", "cannot be read"),
+        ("", "cannot be read"),
+        ("1" * 10_000, "cannot be read"),
+    ],
+    ids=["deep", "list", "empty", "digits"],
+)
+def test_architectures_that_are_no_json_object(tmp_path, saved, text, message):
+    header, data = saved
+    header["__metadata__"]["fastrnn_architecture"] = text
+    with pytest.raises(fastrnn.FormatError, match=message):
+        fastrnn.load(write(tmp_path / "model", header, data))
+
+
+def test_a_newer_format(tmp_path, saved):
+    header, data = saved
+    header["__metadata__"]["fastrnn_format"] = "2"
+    with pytest.raises(fastrnn.FormatError, match="its format is '2', this fastrnn reads 1: install a newer fastrnn"):
+        fastrnn.load(write(tmp_path / "model", header, data))
+
+
+def test_renamed_and_extra_tensors(tmp_path, saved):
+    header, data = saved
+    path = tmp_path / "model"
+    renamed = {("stranger" if key == "bias_hh_l0" else key): value for key, value in header.items()}
+    with pytest.raises(fastrnn.FormatError, match="'bias_hh_l0' is missing"):
+        fastrnn.load(write(path, renamed, data))
+    extra = dict(header, stranger={"dtype": "F32", "shape": [1], "data_offsets": [len(data), len(data) + 4]})
+    with pytest.raises(fastrnn.FormatError, match="5 tensors are not what"):
+        fastrnn.load(write(path, extra, data + bytes(4)))
+
+
+def test_memory_stays_in_proportion_to_the_file(tmp_path, saved):
+    header, data = saved
+    hostile = [
+        write(tmp_path / "a", changed(header, num_layers=10**9), data),
+        write(tmp_path / "b", changed(header, hidden_size=10**9), data),
+        write(
+            tmp_path / "c", dict(header, weight_hh_l0={"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]})
+        ),
+    ]
+    (tmp_path / "d").write_bytes(struct.pack("<Q", 2**62) + b"{}")
+    with open(tmp_path / "e", "wb") as file:  # a sparse file with a header of 1 GB
+        file.write(struct.pack("<Q", 2**30))
+        file.truncate(2**30 + 8)
+    fastrnn.load(write(tmp_path / "good", header, data))
+    tracemalloc.start()
+    for path in (*hostile, tmp_path / "d", tmp_path / "e"):
+        with pytest.raises(fastrnn.FormatError):
+            fastrnn.load(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**21

@@ -1,0 +1,188 @@
+"""Layers are called from several threads at once, and after a fork."""
+
+import os
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from cases import same_bits
+from layer_cases import KINDS, arrays, inputs, make
+
+import fastrnn
+
+THREADS = 8
+
+
+def equal(a, b):
+    return all(map(same_bits, arrays(a), arrays(b)))
+
+
+def at_once(function, count=THREADS):
+    """Call function(i) in `count` threads that start together."""
+    barrier = threading.Barrier(count)
+
+    def start(i):
+        barrier.wait()
+        return function(i)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(start, range(count)))
+
+
+@pytest.mark.parametrize("name", fastrnn.available_backends())
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_layer_from_many_threads(name, kind):
+    layer = make(kind, 16, 33, num_layers=2, bidirectional=True, backend=name)
+    xs = [inputs(layer, 3 + i, 1 + i % 4, seed=i) for i in range(THREADS)]
+    lengths = [None if i % 2 else [i % 3] * (1 + i % 4) for i in range(THREADS)]
+    expected = [layer(x, lengths=n) for x, n in zip(xs, lengths, strict=True)]
+    results = at_once(lambda i: [layer(xs[i], lengths=lengths[i]) for _ in range(5)])
+    for i, calls in enumerate(results):
+        assert all(equal(call, expected[i]) for call in calls)
+
+
+@pytest.mark.parametrize("name", fastrnn.available_backends())
+def test_a_layer_is_prepared_once(monkeypatch, name):
+    from fastrnn import backends
+
+    prepare, made = backends.load(name), []
+
+    def slow(plan):
+        made.append(plan)
+        time.sleep(0.05)
+        return prepare(plan)
+
+    monkeypatch.setitem(backends._loaded, name, slow)
+    layer = make("lstm", backend=name)
+    x = inputs(layer)
+    results = at_once(lambda _: layer(x))
+    assert len(made) == 1
+    assert all(equal(result, results[0]) for result in results)
+
+
+def test_new_weights_while_others_call():
+    layer = make("gru", backend="reference")
+    x, versions = inputs(layer), [make("gru", seed=seed, backend="reference") for seed in range(2)]
+    expected = [version(x) for version in versions]
+    weights = [version.state_dict() for version in versions]
+    stop = threading.Event()
+
+    def load():
+        for i in range(50):
+            layer.load_state_dict(weights[i % 2])
+        stop.set()
+
+    def work(i):
+        if i == 0:
+            return load()
+        seen = [layer(x)]
+        while not stop.is_set():
+            seen.append(layer(x))
+        assert all(equal(y, expected[0]) or equal(y, expected[1]) for y in seen)
+        return None
+
+    at_once(work, 4)
+
+
+def test_a_with_block_is_for_its_thread_alone():
+    from fastrnn import backends
+
+    usual = backends.current()
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with fastrnn.use_backend("reference"):
+            inside.set()
+            leave.wait(10)
+            return backends.current()
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(other)
+        assert inside.wait(10)
+        assert backends.current() == usual
+        leave.set()
+        assert future.result() == "reference"
+    assert backends.current() == usual
+
+
+def test_with_blocks_in_many_threads_leave_nothing_behind():
+    from fastrnn import backends
+
+    usual = backends.current()
+
+    def enter(i):
+        name = fastrnn.available_backends()[i % len(fastrnn.available_backends())]
+        for _ in range(200):
+            with fastrnn.use_backend(name):
+                assert backends.current() == name
+
+    at_once(enter)
+    assert backends.current() == usual
+    assert backends._process is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("name", fastrnn.available_backends())
+def test_calls_after_a_fork(name):
+    layer = make("lstm", 16, 33, backend=name)
+    x = inputs(layer, 20, 8)
+    expected = layer(x)
+    at_once(lambda _: layer(x), 2)
+    fresh = make("gru", backend=name)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            fine = equal(layer(x), expected) and fresh(inputs(fresh))[0].shape == (6, 3, 7)
+            status = 0 if fine else 2
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    for _ in range(600):
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+        pytest.fail("the child hangs")
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_while_another_thread_prepares(monkeypatch):
+    from fastrnn import backends
+
+    holding, release = threading.Event(), threading.Event()
+
+    def hold():
+        with backends.lock:
+            holding.set()
+            release.wait(60)
+
+    layer = make("gru", backend="reference")
+    x = inputs(layer)
+    thread = threading.Thread(target=hold)
+    thread.start()
+    holding.wait(10)
+    pid = os.fork()
+    if pid == 0:
+        layer(x)
+        os._exit(0)
+    for _ in range(300):
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    release.set()
+    thread.join()
+    assert done
+    assert os.waitstatus_to_exitcode(status) == 0
