@@ -1,0 +1,148 @@
+"""The Numba backend: the kernels of src_kernels/ again, as explicit vectors that Numba compiles for this processor.
+
+From the arrays of a call to the last instruction:
+
+    __init__.py     prepare(plan) -> run: workspace, order of rows, one call of compiled code
+    layers.py       layers and directions for some rows; the entry points, serial and parallel
+    forward.py      the loop over time: which rows are alive, which inputs are projected ahead
+    gemm.py         the walk of one phase over blocks and rows, and the register tile
+    rnn.py lstm.py gru.py  gate math              activations.py  sigma and tanh
+    simd.py values.py      the vector type        phases.py kind.py  what code is specialised by: types without data
+    door.py         the only way to njit          target.py  what Numba compiles for
+
+Importing this compiles nothing. The first run of a variant in one dtype compiles its kernel, or reads it from Numba's
+disk cache.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba.core import types
+
+from fastrnn.numba_kernels.kind import Kind, KindType
+from fastrnn.numba_kernels.layers import run_all, run_rows, work_bytes
+from fastrnn.numba_kernels.threads import launch
+
+__all__ = ["prepare"]
+
+_KEEP_BYTES = 1 << 22  # a larger workspace is not kept for the next call
+_CHUNK_BYTES = 1 << 17  # that a layer hands to the next at a time: they stay in the nearer caches
+
+
+@cache
+def _compiled(kind: Kind, dtype: str) -> Callable[..., None]:
+    """Compile an entry point, or read it from the disk cache.
+
+    Returns Numba's function for one signature: a call checks no more of its arguments than the size of their elements,
+    and one compiled kernel takes arrays of any layout, writable or not.
+    """
+    number, address = getattr(types, dtype), types.int64
+    given, written = types.Array(number, 3, "C", readonly=True), types.Array(number, 3, "C")
+    x, y = types.Array(number, 3, "A", readonly=True), types.Array(number, 3, "A")
+    arrays = (x, given, given, y, written, written)
+    signature = (KindType(kind.variant, kind.activation, kind.parallel), address, *arrays, *[address] * 6)
+    entry = run_all if kind.parallel else run_rows
+    entry.compile(signature)
+    function: Callable[..., None] = entry.overloads[signature].entry_point
+    return function
+
+
+def prepare(plan: Any, num_threads: int = 1) -> Callable[..., None]:
+    """Make the function that runs a plan.
+
+    Parameters
+    ----------
+    plan : fastrnn.weights.Plan
+    num_threads : int
+        Threads that share the rows of a batch, if there are as many rows.
+
+    Returns
+    -------
+    run
+        ``run(x, state, lengths, y, state_out)``, see backends.py. It may be called from several threads at once.
+    """
+    variant, layers, directions, hidden = plan.variant, plan.num_layers, plan.num_directions, plan.hidden_size
+    dtype, packed, state_size = np.dtype(plan.dtype), plan.packed, plan.proj_size or plan.hidden_size
+    entries = [layers, directions, plan.input_size, hidden, state_size]
+    for phases in packed:
+        addresses = [array.ctypes.data for phase in phases for array in phase]
+        entries += addresses + [0] * (8 - len(addresses))
+    numbers = np.array(entries, np.int64)
+    table = numbers.ctypes.data
+    name = dtype.name  # NumPy works this out anew each time
+    serial, parallel = Kind(variant, plan.activation, False), Kind(variant, plan.activation, True)
+    fixed = work_bytes(variant, 0, hidden, dtype.itemsize)
+    per_row = work_bytes(variant, 1, hidden, dtype.itemsize) - fixed
+    outputs = directions * state_size
+    entry: Callable[..., None] | None = None
+    idle: list[tuple[np.ndarray, int]] = []  # workspaces that no call is using; append and pop are atomic
+
+    def call(
+        x: np.ndarray,
+        state: Sequence[np.ndarray],
+        lengths: np.ndarray | None,
+        y: np.ndarray,
+        state_out: Sequence[np.ndarray],
+        between: int,
+        work: int,
+        share: int,
+        parts: int,
+    ) -> None:
+        by_length = order = 0
+        if lengths is not None:
+            longest_first = np.argsort(-lengths, kind="stable")
+            by_length, order = lengths.ctypes.data, longest_first.ctypes.data
+        arrays = (x, state[0], state[-1], y, state_out[0], state_out[-1])
+        if parts > 1:
+            args = (parallel, table, *arrays, order, by_length, between, work, share, parts)
+            if launch(_compiled(parallel, name), *args):
+                return
+        nonlocal entry
+        if entry is None:
+            entry = _compiled(serial, name)
+        entry(serial, table, *arrays, order, by_length, between, work, 0, 1)
+
+    def run(
+        x: np.ndarray,
+        state: Sequence[np.ndarray],
+        lengths: np.ndarray | None,
+        y: np.ndarray,
+        state_out: Sequence[np.ndarray],
+        keep: Any = (numbers, packed),  # the table's addresses are theirs
+    ) -> None:
+        steps, batch = x.shape[0], x.shape[1]
+        if not batch:
+            return
+        parts = min(num_threads, batch)
+        share = fixed + per_row * -(-batch // parts)
+        size = share * parts
+        try:
+            work = idle.pop()
+        except IndexError:
+            work = _empty(size)
+        if work[0].size < size:
+            work = _empty(size)
+        if layers == 1:
+            call(x, state, lengths, y, state_out, 0, work[1], share, parts)
+        else:
+            row = batch * outputs * dtype.itemsize
+            # Layers take turns over chunks of time, so that memory does not grow with T; but backwards needs all of it.
+            chunk = max(1, steps if directions == 2 else _CHUNK_BYTES // row)
+            between = _empty(2 * min(chunk, steps) * row)
+            for t in range(0, max(1, steps), chunk):
+                left = None if lengths is None else np.clip(lengths - t, 0, chunk)
+                call(x[t : t + chunk], state, left, y[t : t + chunk], state_out, between[1], work[1], share, parts)
+                state = state_out
+        if size <= _KEEP_BYTES:
+            idle.append(work)
+
+    return run
+
+
+def _empty(size: int) -> tuple[np.ndarray, int]:
+    """Bytes, and the address of the first, a multiple of 64."""
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size], raw.ctypes.data + start

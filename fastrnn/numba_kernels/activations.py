@@ -1,0 +1,96 @@
+"""sigma, tanh, relu and the flush of tiny states: fixed sequences of operations, as in src_kernels/activations.h.
+
+sigma and tanh start from 2^v = s (1 + p) with v = n + f, n = rint(v), s = 2^n, p = 2^f - 1 = f q(f). Clamps let NaN
+pass and keep every 2^n normal. Coefficients and their errors: src_kernels/coefficients.py.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from numba.core.extending import intrinsic
+
+from fastrnn.numba_kernels import coefficients
+from fastrnn.numba_kernels.simd import Vector, lanewise
+from fastrnn.numba_kernels.values import Value
+
+__all__ = ["activation", "candidate", "flush", "gate", "relu", "sigmoid", "tanh"]
+
+# By bits of a lane.
+_Q = {32: coefficients.Q_F32, 64: coefficients.Q_F64}
+_MINUS_LOG2E = {32: coefficients.MINUS_LOG2E_F32, 64: coefficients.MINUS_LOG2E_F64}
+_TWO_LOG2E = {32: coefficients.TWO_LOG2E_F32, 64: coefficients.TWO_LOG2E_F64}
+_SIGMA_LIMIT = {32: 126.0, 64: 1022.0}
+_TANH_LIMIT = {32: 32.0, 64: 64.0}
+_TANH_TINY = {32: 2.0**-125, 64: 2.0**-1021}
+_STATE_TINY = {32: 2.0**-62, 64: 2.0**-510}
+
+
+def _exp2m1(v: Value) -> tuple[Value, Value]:
+    n, s = v.rint_pow2()
+    f = v - n
+    *rest, last = _Q[v.bits]
+    q: Value | float = last
+    for c in reversed(rest):
+        q = f.fma(q, c)
+    return f * q, s
+
+
+def _sigmoid(x: Value) -> Value:
+    limit = _SIGMA_LIMIT[x.bits]
+    u = x * _MINUS_LOG2E[x.bits]
+    p, s = _exp2m1(u.at_least(-limit).at_most(limit))
+    t = 1.0 / (s.fma(p, s) + 1.0)
+    return u.where(">", limit, 0.0, t)  # there t would be denormal
+
+
+def _tanh(x: Value) -> Value:
+    a = abs(x)
+    p, s = _exp2m1((a * _TWO_LOG2E[x.bits]).at_most(_TANH_LIMIT[x.bits]))
+    m = s.fma(p, s - 1.0)
+    # m / (m + 2) while that is small; above, 1 - 2 / (m + 2): rounding a large m + 2 would make the quotient step back
+    t = s.where(">", 2.0, -2.0, m) / (m + 2.0) + s.where(">", 2.0, 1.0, 0.0)
+    return a.where("<", _TANH_TINY[x.bits], 0.0, t).copysign(x)
+
+
+def _relu(x: Value) -> Value:
+    return x.at_least(0.0)
+
+
+def _flush(x: Value) -> Value:
+    return abs(x).where("<", _STATE_TINY[x.bits], 0.0, x)
+
+
+def _linear(x: Value) -> Value:
+    return x
+
+
+def _of_kind(functions: dict[str, Callable[[Value], Value]]) -> Any:
+    """Make an intrinsic of a Kind and a vector that picks its function by the Kind's activation."""
+
+    @intrinsic
+    def picked(typingctx, kind, x):
+        if not isinstance(x, Vector):
+            return None
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return functions[kind.activation](Value(builder, args[1])).value
+
+        return x(kind, x), codegen
+
+    return picked
+
+
+sigmoid = lanewise(1, _sigmoid)
+"""1 / (1 + e^-x)."""
+tanh = lanewise(1, _tanh)
+"""(e^2x - 1) / (e^2x + 1), from |x| so that it is odd to the bit."""
+relu = lanewise(1, _relu)
+"""max(0, x); NaN passes."""
+flush = lanewise(1, _flush)
+"""Replace a tiny state by +0; NaN is kept."""
+activation = _of_kind({"tanh": _tanh, "relu": _relu, "sigmoid": _sigmoid, "linear": _linear})
+"""f of a plain RNN."""
+gate = _of_kind({"standard": _sigmoid, "linear": _linear})
+"""sigma of an LSTM's or GRU's gate; the identity in the linear test mode."""
+candidate = _of_kind({"standard": _tanh, "linear": _linear})
+"""tanh of an LSTM or a GRU; the identity in the linear test mode."""

@@ -1,0 +1,106 @@
+"""The loop over time, alike for all cells: inputs are projected for a tile of time steps, then the steps follow."""
+
+from collections import namedtuple
+from collections.abc import Callable
+from typing import Any
+
+from numba import int64
+from numba.core.extending import intrinsic
+
+from fastrnn.numba_kernels.door import njit
+from fastrnn.numba_kernels.gemm import Rows, project, walk
+from fastrnn.numba_kernels.gru import GRU, GRU_NEW, GRU_RESET
+from fastrnn.numba_kernels.lstm import LSTM, LSTM_PROJ, PROJECT
+from fastrnn.numba_kernels.phases import Phase
+from fastrnn.numba_kernels.rnn import RNN
+from fastrnn.numba_kernels.simd import constant_of
+
+__all__ = ["MANY_ROWS", "TILE_ROWS", "VARIANTS", "Job", "forward"]
+
+VARIANTS = {
+    "rnn": (RNN,),
+    "lstm": (LSTM,),
+    "lstm_proj": (LSTM_PROJ, PROJECT),
+    "gru": (GRU,),
+    "gru_before": (GRU_RESET, GRU_NEW),
+}
+"""Phases of a step."""
+
+TILE_ROWS = 48  # rows of projected inputs held at a time, whatever T is: they stay in the nearer caches
+MANY_ROWS = 32  # from here on a step has rows enough to sum over x and h in one go
+
+Job = namedtuple(
+    "Job",
+    [
+        "inputs",  # I of this layer
+        "hidden",  # H
+        "state",  # R = P or H
+        "rows",  # n
+        "steps",  # the longest row's
+        "lengths",  # [n] steps of each row, longest first
+        "x",  # Rows: where each row's first step lies; step t lies t*dx further
+        "dx",
+        "y",  # Rows, as x
+        "dy",
+        "h",  # Rows: the states to start from
+        "inner",  # Rows in the workspace: m of a projected LSTM, r*h of a GRU that resets before
+        "cells",  # [n][padded] in the workspace: c of an LSTM, z of a GRU that resets before
+        "padded",  # H padded to whole groups
+        "sums",  # one tile's sums
+        "x_sums",  # one tile's sums over x
+        "first",  # Packed, first phase
+        "second",  # Packed, second phase if there is one
+        "list",  # [TILE_ROWS] offsets of the rows that are projected
+    ],
+)
+"""One layer in one direction for some rows. The backward direction has negative dx and dy."""
+
+
+def _phase_of(choose: Callable[[str], Phase]) -> Any:
+    """Make an intrinsic of a Kind that gives one of its phases."""
+
+    @intrinsic
+    def phase(typingctx, kind):
+        return choose(kind.variant).type(kind), lambda context, builder, sig, args: context.get_dummy_value()
+
+    return phase
+
+
+_first = _phase_of(lambda variant: VARIANTS[variant][0])
+_last = _phase_of(lambda variant: VARIANTS[variant][-1])
+_last_with_x = _phase_of(lambda variant: [p for p in VARIANTS[variant] if not p.type.flags["projects"]][-1])
+_has_second = constant_of(lambda kind: len(VARIANTS[kind.variant]) > 1)
+_second_has_x = constant_of(lambda kind: kind.variant == "gru_before")
+
+
+@njit()
+def forward(kind, job):
+    """Run all steps of a job, every row as far as it goes."""
+    first = _first(kind)
+    step, rows = int64(0), job.rows  # a bare 0 is a type of its own, for which Numba compiles everything once more
+    end, at = 0, -1  # inputs are projected up to this step; the next ones start at this row of the buffer
+    while step < job.steps:
+        while job.lengths[rows - 1] <= step:
+            rows -= 1
+        if step == end and rows < MANY_ROWS and step + 1 < job.steps:
+            count, live = 0, rows
+            while end < job.steps and count + live <= TILE_ROWS:
+                for row in range(live):
+                    job.list[count + row] = job.x.offsets[row] + end * job.dx
+                count += live
+                end += 1
+                while end < job.steps and job.lengths[live - 1] <= end:
+                    live -= 1
+            x = Rows(job.x.base, job.list)
+            project(first, job.first, job, x, count)
+            if _second_has_x(kind):
+                project(_last_with_x(kind), job.second, job, x, count)
+            at = 0
+        elif step == end:
+            end, at = end + 1, -1
+        walk(first, kind, job.first, job, step, rows, at)
+        if _has_second(kind):
+            walk(_last(kind), kind, job.second, job, step, rows, at)
+        step += 1
+        if at >= 0:
+            at += rows

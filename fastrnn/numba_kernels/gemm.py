@@ -1,0 +1,95 @@
+"""Walks of the register tile over blocks and rows: the projection of inputs, and one phase of a step.
+
+Rows are addressed by offsets, so that time steps, rows of a batch and rows still alive are all the same.
+"""
+
+from collections import namedtuple
+
+from fastrnn.numba_kernels.door import njit
+from fastrnn.numba_kernels.phases import finish, flag, gate_count, group_count
+from fastrnn.numba_kernels.simd import lanes, move, pointer, width
+from fastrnn.numba_kernels.tile import most_rows, tile
+
+__all__ = ["Packed", "Rows", "project", "walk"]
+
+Rows = namedtuple("Rows", "base offsets")
+"""Rows of a matrix: row r starts at base[offsets[r]]."""
+
+Packed = namedtuple("Packed", "w_x w_h b b_h buffer")
+"""Pointers to one phase's packed weights, and to its projected inputs: [rows][groups][G][lanes]."""
+
+
+@njit()
+def project(phase, packed, job, x, rows):
+    """buffer[row] = b + W_ih x[row]: a product of matrices over the rows of several time steps."""
+    n, most = lanes(packed.b), most_rows(phase)
+    groups = (job.hidden + n - 1) // n
+    gates = gate_count(phase) * n  # elements of a group
+    null = pointer(packed.b, 0)
+    for q in range(0, groups, group_count(phase)):
+        here = min(group_count(phase), groups - q)
+        b, w = move(packed.b, q * gates), move(packed.w_x, q * gates * job.inputs)
+        row = 0
+        while row < rows:
+            # Tiles of equal height: eight rows are 4 + 4, for 6 + 2 would leave two rows at a third of the speed.
+            tiles = (rows - row + most - 1) // most
+            m = (rows - row + tiles - 1) // tiles
+            out = move(packed.buffer, (row * groups + q) * gates)
+            tile(phase, m, here, job.inputs, b, 0, null, out, groups * gates, x.base, move(x.offsets, row), w)
+            row += m
+
+
+@njit()
+def walk(phase, kind, packed, job, step, rows, at):
+    """One phase of one time step: the sums of all blocks for the first `rows` rows, then their gate math.
+
+    Projected inputs start at row `at` of the buffer; with at < 0 they are not projected yet and x is summed here. Odd
+    steps walk the blocks backwards: the weights read last are still in the nearest cache.
+    """
+    n, most, wide = lanes(packed.b), most_rows(phase), width(packed.b)
+    y = Rows(move(job.y.base, step * job.dy), job.y.offsets)
+    h = job.h  # the state before this step: y holds it, but for the first
+    if step > 0:
+        h = Rows(move(job.y.base, (step - 1) * job.dy), job.y.offsets)
+    a, depth = (job.inner, job.hidden) if flag(phase, "takes_inner") else (h, job.state)
+    out = job.inner if flag(phase, "gives_inner") else y
+    units = job.state if flag(phase, "projects") else job.hidden
+    groups = (units + n - 1) // n
+    blocks = (groups + group_count(phase) - 1) // group_count(phase)
+    gates = gate_count(phase) * n  # elements of a group
+    stride = group_count(phase) * gates  # of a block
+    start, start_stride = packed.b, 0
+    if at >= 0 and not flag(phase, "projects"):
+        start, start_stride = move(packed.buffer, at * groups * gates), groups * gates
+    null = pointer(packed.b, 0)
+    for i in range(blocks):
+        q = group_count(phase) * (blocks - 1 - i if step & 1 else i)
+        here = min(group_count(phase), groups - q)
+        w_x, w_h = move(packed.w_x, q * gates * job.inputs), move(packed.w_h, q * gates * depth)
+        apart = move(packed.b_h, q * n) if flag(phase, "apart") else null
+        row = 0
+        while row < rows:
+            tiles = (rows - row + most - 1) // most
+            m = (rows - row + tiles - 1) // tiles
+            x_sums, x_stride = move(start, row * start_stride + q * gates), start_stride
+            if at < 0 and not flag(phase, "projects"):
+                x, offsets = move(job.x.base, step * job.dx), move(job.x.offsets, row)
+                tile(phase, m, here, job.inputs, x_sums, 0, null, job.x_sums, stride, x, offsets, w_x)
+                x_sums, x_stride = job.x_sums, stride
+            tile(phase, m, here, depth, x_sums, x_stride, apart, job.sums, stride, a.base, move(a.offsets, row), w_h)
+            for j in range(m):
+                cells = move(job.cells, (row + j) * job.padded)
+                old, new = move(h.base, h.offsets[row + j]), move(out.base, out.offsets[row + j])
+                for unit in range(q * n, min(units, (q + here) * n), wide):
+                    place = (unit // n - q) * gates + unit % n
+                    finish(
+                        phase,
+                        kind,
+                        move(job.sums, j * stride + place),
+                        move(x_sums, j * x_stride + place),
+                        move(cells, unit),
+                        move(old, unit),
+                        move(new, unit),
+                        min(wide, units - unit),
+                    )
+            row += m

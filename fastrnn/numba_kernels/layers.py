@@ -1,0 +1,133 @@
+"""All layers and directions for some rows of a batch: from the arrays of a call to jobs, and the entry point."""
+
+from numba import prange
+
+from fastrnn.numba_kernels.door import njit
+from fastrnn.numba_kernels.forward import TILE_ROWS, VARIANTS, Job, forward
+from fastrnn.numba_kernels.gemm import Packed, Rows
+from fastrnn.numba_kernels.simd import GROUP_BYTES, constant_of, data, integers, lanes, move, pointer
+from fastrnn.numba_kernels.tile import MOST_ROWS
+
+__all__ = ["run_all", "run_rows", "work_bytes"]
+
+_first_gates = constant_of(lambda kind: VARIANTS[kind.variant][0].type.gates)
+_has_c = constant_of(lambda kind: kind.variant in ("lstm", "lstm_proj"))
+
+
+_TILE = MOST_ROWS * max(p.type.groups * p.type.gates for phases in VARIANTS.values() for p in phases)  # groups of sums
+
+
+_INTEGERS = 8  # of a row at the front of a workspace; six are used, eight keep what follows aligned
+
+
+def work_bytes(variant: str, rows: int, hidden: int, itemsize: int) -> int:
+    """Bytes of workspace for some rows, whatever T is; `run_rows` cuts it up."""
+    n = GROUP_BYTES // itemsize
+    padded = -(-hidden // n) * n
+    floats = 2 * _TILE * n + 2 * rows * padded + TILE_ROWS * padded * sum(p.type.gates for p in VARIANTS[variant])
+    return 8 * (_INTEGERS * rows + TILE_ROWS) + floats * itemsize
+
+
+@njit(cache=True)
+def run_rows(kind, addresses, x, h, c, y, h_out, c_out, order, lengths, between, work, first, every):
+    """Run rows first, first + every, .. of the batch, longest first, through all layers; nothing else is touched."""
+    table = integers(addresses)
+    steps, batch = x.shape[0], x.shape[1]
+    rows = (batch - first + every - 1) // every
+    like = data(x)
+    layers, directions, inputs, hidden, state = table[0], table[1], table[2], table[3], table[4]
+    padded = (hidden + lanes(like) - 1) // lanes(like) * lanes(like)
+    outputs = directions * state
+
+    spare = integers(work)
+    which, length, x_at, y_at = spare, move(spare, rows), move(spare, 2 * rows), move(spare, 3 * rows)
+    h_at, inner_at, tile_list = move(spare, 4 * rows), move(spare, 5 * rows), move(spare, 6 * rows)
+    for i in range(rows):
+        which[i] = integers(order)[first + i * every] if order else first + i * every
+        length[i] = integers(lengths)[which[i]] if lengths else steps
+        inner_at[i] = i * padded
+    sums = pointer(like, work + 8 * (_INTEGERS * rows + TILE_ROWS))
+    x_sums = move(sums, _TILE * lanes(like))
+    cells = move(x_sums, _TILE * lanes(like))
+    inner = move(cells, rows * padded)
+    buffer = move(inner, rows * padded)
+    buffer_second = move(buffer, TILE_ROWS * padded * _first_gates(kind))
+
+    x_base, x_step, x_row = like, x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
+    y_base, y_step, y_row = data(y), y.strides[0] // y.itemsize, y.strides[1] // y.itemsize
+    for layer in range(layers):
+        target, target_step, target_row = y_base, y_step, y_row
+        if layer < layers - 1:
+            target = move(pointer(like, between), layer % 2 * steps * batch * outputs)
+            target_step, target_row = batch * outputs, outputs
+        for direction in range(directions):
+            index = layer * directions + direction
+            column = move(target, direction * state)
+            sign = -1 if direction else 1
+            for i in range(rows):
+                start = length[i] - 1 if direction else 0
+                x_at[i] = start * x_step + which[i] * x_row
+                y_at[i] = start * target_step + which[i] * target_row
+                h_at[i] = (index * batch + which[i]) * state
+                if _has_c(kind):
+                    for k in range(hidden):
+                        cells[i * padded + k] = data(c)[(index * batch + which[i]) * hidden + k]
+                    for k in range(hidden, padded):
+                        cells[i * padded + k] = 0
+            at = 5 + 8 * index
+            job = Job(
+                inputs if layer == 0 else outputs,
+                hidden,
+                state,
+                rows,
+                length[0],
+                length,
+                Rows(x_base, x_at),
+                sign * x_step,
+                Rows(column, y_at),
+                sign * target_step,
+                Rows(data(h), h_at),
+                Rows(inner, inner_at),
+                cells,
+                padded,
+                sums,
+                x_sums,
+                Packed(
+                    pointer(like, table[at]),
+                    pointer(like, table[at + 1]),
+                    pointer(like, table[at + 2]),
+                    pointer(like, table[at + 3]),
+                    buffer,
+                ),
+                Packed(
+                    pointer(like, table[at + 4]),
+                    pointer(like, table[at + 5]),
+                    pointer(like, table[at + 6]),
+                    pointer(like, table[at + 7]),
+                    buffer_second,
+                ),
+                tile_list,
+            )
+            forward(kind, job)
+            for i in range(rows):
+                final, place = data(h), h_at[i]
+                if length[i]:
+                    final, place = column, y_at[i] + sign * (length[i] - 1) * target_step
+                for k in range(state):
+                    data(h_out)[h_at[i] + k] = final[place + k]
+                if _has_c(kind):
+                    for k in range(hidden):
+                        data(c_out)[(index * batch + which[i]) * hidden + k] = cells[i * padded + k]
+        for i in range(rows):
+            for t in range(length[i], steps):
+                for k in range(outputs):
+                    target[t * target_step + which[i] * target_row + k] = 0
+        x_base, x_step, x_row = target, target_step, target_row
+
+
+@njit(cache=True, parallel=True)
+def run_all(kind, addresses, x, h, c, y, h_out, c_out, order, lengths, between, work, work_size, parts):
+    """Do `run_rows` with the rows dealt out to `parts` threads, each with `work_size` bytes of workspace."""
+    for part in prange(parts):
+        mine = work + part * work_size
+        run_rows(kind, addresses, x, h, c, y, h_out, c_out, order, lengths, between, mine, part, parts)

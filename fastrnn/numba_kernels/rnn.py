@@ -1,0 +1,17 @@
+"""The plain RNN: h' = f(acc)."""
+
+from fastrnn.numba_kernels.activations import activation, flush
+from fastrnn.numba_kernels.door import njit
+from fastrnn.numba_kernels.phases import Phase
+from fastrnn.numba_kernels.simd import load, store_some
+
+__all__ = ["RNN", "rnn_gates"]
+
+
+@njit()
+def rnn_gates(kind, sums, x_sums, cell, old, new, count):
+    """Finish one vector of units of one row."""
+    store_some(new, flush(activation(kind, load(sums, 0))), count)
+
+
+RNN = Phase("rnn", rnn_gates, groups=4, gates=1)

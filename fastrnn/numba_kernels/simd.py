@@ -1,0 +1,295 @@
+"""A vector type for Numba: operations on a register of units that LLVM turns into instructions of any target.
+
+Plain loops, left to LLVM's vectoriser, reach half the speed. A `Vector` lives in an LLVM vector such as
+``<16 x float>``; the functions here and ``+ - * /`` work lane by lane and round once. They carry no fast-math flag of
+their own, so inside a function that was compiled with fastmath they follow that function's flags.
+
+Memory is a pointer to elements and an index, without checks: kernels see the arrays' addresses and strides, not arrays,
+so that one compiled kernel serves every layout.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.core.extending import intrinsic, lower_builtin, models, register_model
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+
+from fastrnn.numba_kernels.target import registers
+from fastrnn.numba_kernels.values import LANE, Value, broadcast, call, float_bits, suffix
+
+__all__ = [
+    "GROUP_BYTES",
+    "Vector",
+    "absolute",
+    "copysign",
+    "data",
+    "fma",
+    "integers",
+    "lanes",
+    "lanewise",
+    "load",
+    "load_some",
+    "move",
+    "pointer",
+    "splat",
+    "store",
+    "store_some",
+    "where_less",
+    "width",
+]
+
+GROUP_BYTES = 64  # units are packed in groups of this size, whatever the registers' width
+INDEX = ir.IntType(64)
+
+
+class Vector(types.Type):
+    """As many floats of one type as a register of the target holds."""
+
+    def __init__(self, dtype: types.Float) -> None:
+        self.dtype = dtype
+        self.lanes = registers().width * 8 // dtype.bitwidth
+        super().__init__(name=f"Vector({dtype} x {self.lanes})")
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Vector) -> None:
+        element = dmm.lookup(fe_type.dtype).get_value_type()
+        super().__init__(dmm, fe_type, ir.VectorType(element, fe_type.lanes))
+
+
+# Arithmetic -----------------------------------------------------------------------------------------------------------
+
+
+def lanewise(arity: int, build: Callable[..., Value]) -> Any:
+    """Make an intrinsic of 1 to 4 vectors that gives a vector, from a function of `Value`."""
+
+    def typed(*args: Any) -> Any:
+        if not isinstance(args[0], Vector) or any(a != args[0] for a in args):
+            return None
+
+        def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+            return build(*(Value(builder, v) for v in values)).value
+
+        return signature(args[0], *args), codegen
+
+    # Numba reads an intrinsic's parameters off its function, so each arity is written out.
+    functions = {
+        1: lambda typingctx, a: typed(a),
+        2: lambda typingctx, a, b: typed(a, b),
+        3: lambda typingctx, a, b, c: typed(a, b, c),
+        4: lambda typingctx, a, b, c, d: typed(a, b, c, d),
+    }
+    return intrinsic(functions[arity])
+
+
+def _define_operator(op: Callable[..., Any], arity: int) -> None:
+    @infer_global(op)
+    class _Template(AbstractTemplate):
+        def generic(self, args: Any, kws: Any) -> Any:
+            if len(args) == arity and isinstance(args[0], Vector) and all(a == args[0] for a in args):
+                return signature(args[0], *args)
+            return None
+
+    @lower_builtin(op, *[Vector] * arity)
+    def _lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return op(*(Value(builder, a) for a in args)).value
+
+
+for _op in (operator.add, operator.sub, operator.mul, operator.truediv):
+    _define_operator(_op, 2)
+_define_operator(operator.neg, 1)
+
+fma = lanewise(3, lambda a, b, c: a.fma(b, c))
+"""a * b + c, rounded once."""
+absolute = lanewise(1, abs)
+copysign = lanewise(2, lambda a, sign: a.copysign(sign))
+where_less = lanewise(4, lambda a, b, yes, no: a.where("<", b, yes, no))
+"""a < b ? yes : no; a comparison with NaN is false."""
+
+
+@intrinsic
+def splat(typingctx, like, value):
+    """Put a number, cast to the lanes' type, in every lane of a vector like `like`."""
+    if not isinstance(like, Vector) or not isinstance(value, types.Number):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return broadcast(builder, context.cast(builder, args[1], value, like.dtype), args[0].type)
+
+    return like(like, value), codegen
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+def _is_floats(kind: types.Type) -> bool:
+    return isinstance(kind, types.CPointer) and isinstance(kind.dtype, types.Float)
+
+
+def _place(builder: Any, kind: ir.VectorType, pointer: Any, index: Any) -> Any:
+    return builder.bitcast(builder.gep(pointer, [index]), kind.as_pointer())
+
+
+def load_at(builder: Any, kind: ir.VectorType, pointer: Any, index: Any) -> Any:
+    """IR for a vector load; no more than an element's alignment is assumed."""
+    return builder.load(_place(builder, kind, pointer, index), align=float_bits(kind) // 8)
+
+
+def store_at(builder: Any, value: Any, pointer: Any, index: Any) -> None:
+    """IR for a vector store; no more than an element's alignment is assumed."""
+    builder.store(value, _place(builder, value.type, pointer, index), align=float_bits(value.type) // 8)
+
+
+def _mask(builder: Any, kind: ir.VectorType, count: Any) -> Any:
+    lanes = ir.VectorType(LANE, kind.count)
+    many = broadcast(builder, builder.trunc(count, LANE), lanes)
+    return builder.icmp_signed("<", ir.Constant(lanes, list(range(kind.count))), many)
+
+
+@intrinsic
+def load(typingctx, pointer, index):
+    """Read the vector that starts at ``pointer[index]``."""
+    if not _is_floats(pointer):
+        return None
+    result = Vector(pointer.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return load_at(builder, context.get_value_type(result), *args)
+
+    return result(pointer, types.int64), codegen
+
+
+@intrinsic
+def store(typingctx, pointer, index, value):
+    """Write a vector from ``pointer[index]`` on."""
+    if not _is_floats(pointer) or value != Vector(pointer.dtype):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        store_at(builder, args[2], args[0], args[1])
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.int64, value), codegen
+
+
+@intrinsic
+def load_some(typingctx, pointer, count):
+    """Read a vector, or no more than its first `count` lanes; the others are +0."""
+    if not _is_floats(pointer):
+        return None
+    result = Vector(pointer.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = context.get_value_type(result)
+        start = _place(builder, kind, args[0], INDEX(0))
+        align, zeros = LANE(float_bits(kind) // 8), ir.Constant(kind, [0.0] * kind.count)
+        # The branch spares whole vectors the masked load, which some processors do slowly.
+        with builder.if_else(builder.icmp_signed("<", args[1], INDEX(kind.count))) as (some, all_lanes):
+            with some:
+                masked = call(
+                    builder,
+                    f"llvm.masked.load.{suffix(kind)}.p0",
+                    kind,
+                    [start, align, _mask(builder, kind, args[1]), zeros],
+                )
+                some_block = builder.block
+            with all_lanes:
+                whole = load_at(builder, kind, args[0], INDEX(0))
+                all_block = builder.block
+        value = builder.phi(kind)
+        value.add_incoming(masked, some_block)
+        value.add_incoming(whole, all_block)
+        return value
+
+    return result(pointer, types.int64), codegen
+
+
+@intrinsic
+def store_some(typingctx, pointer, value, count):
+    """Write a vector, or no more than its first `count` lanes."""
+    if not _is_floats(pointer) or value != Vector(pointer.dtype):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = args[1].type
+        start, align = _place(builder, kind, args[0], INDEX(0)), LANE(float_bits(kind) // 8)
+        with builder.if_else(builder.icmp_signed("<", args[2], INDEX(kind.count))) as (some, all_lanes):
+            with some:
+                mask = _mask(builder, kind, args[2])
+                call(builder, f"llvm.masked.store.{suffix(kind)}.p0", ir.VoidType(), [args[1], start, align, mask])
+            with all_lanes:
+                store_at(builder, args[1], args[0], INDEX(0))
+        return context.get_dummy_value()
+
+    return types.void(pointer, value, types.int64), codegen
+
+
+@intrinsic
+def data(typingctx, array):
+    """Point at an array's first element."""
+    if not isinstance(array, types.Array):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.make_array(array)(context, builder, args[0]).data
+
+    return types.CPointer(array.dtype)(array), codegen
+
+
+@intrinsic
+def pointer(typingctx, like, address):
+    """Turn an address into a pointer like `like`."""
+    if not isinstance(like, types.CPointer) or not isinstance(address, types.Integer):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.inttoptr(args[1], args[0].type)
+
+    return like(like, types.int64), codegen
+
+
+@intrinsic
+def integers(typingctx, address):
+    """Turn an address into a pointer to int64."""
+    if not isinstance(address, types.Integer):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], INDEX.as_pointer())
+
+    return types.CPointer(types.int64)(types.int64), codegen
+
+
+@intrinsic
+def move(typingctx, pointer, count):
+    """Point `count` elements further."""
+    if not isinstance(pointer, types.CPointer) or not isinstance(count, types.Integer):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.gep(args[0], [args[1]])
+
+    return pointer(pointer, types.int64), codegen
+
+
+def constant_of(value: Callable[[types.Type], int]) -> Any:
+    """Make an intrinsic that gives a number known from the type of its argument."""
+
+    @intrinsic
+    def constant(typingctx, of):
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return INDEX(int(value(of)))
+
+        return types.int64(of), codegen
+
+    return constant
+
+
+lanes = constant_of(lambda floats: GROUP_BYTES * 8 // floats.dtype.bitwidth)
+"""Units of a group, for the type a pointer points at."""
+width = constant_of(lambda floats: Vector(floats.dtype).lanes)
+"""Units of a vector, for the type a pointer points at."""

@@ -1,0 +1,174 @@
+"""The register tile: sums of M rows by the vectors of a block, written as LLVM IR.
+
+The sums stay in registers over k, which is the contract's order: one chain of fma per row, unit and gate. It is built
+as IR, for Numba would take many times longer to compile loops over tuples of vectors for all heights of a tile.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.extending import intrinsic
+
+from fastrnn.numba_kernels.phases import PhaseType
+from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX, constant_of, load_at, store_at
+from fastrnn.numba_kernels.target import registers
+from fastrnn.numba_kernels.values import Value, broadcast
+
+__all__ = ["MOST_ROWS", "most_rows", "tile"]
+
+MOST_ROWS = 6  # then the loads of a tile are well below its multiplications
+_DEPTH = 64  # of weights that are read twice or more: 64 columns of a block stay in the nearest cache
+
+
+def _sums() -> int:
+    """Sums of a tile: three quarters of the registers; weights and broadcast values need the rest."""
+    return registers().number * 3 // 4
+
+
+def _most_rows(phase: PhaseType) -> int:
+    return min(MOST_ROWS, _sums() // phase.gates)
+
+
+most_rows = constant_of(_most_rows)
+"""The height of a phase's highest tile."""
+
+
+class _Tile:
+    """Builds the LLVM function of all tiles of a shape of block: a switch over rows M and groups U, a loop over k each.
+
+    Parts are vectors of units: group after group, and within a group one or, on narrow targets, more. A tile takes as
+    many of them at once as it has registers for, all gates of each, and the others in further passes.
+    """
+
+    def __init__(self, module: ir.Module, phase: PhaseType, dtype: types.Float) -> None:
+        self.gates, self.most_groups = phase.gates, phase.groups
+        self.lanes, self.width = GROUP_BYTES * 8 // dtype.bitwidth, registers().width * 8 // dtype.bitwidth
+        self.parts = self.lanes // self.width  # of a group
+        element = ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType()
+        self.vector = ir.VectorType(element, self.width)
+        floats = element.as_pointer()
+        arguments = {
+            "rows": INDEX,  # M
+            "groups": INDEX,  # U, or what is left of it in the last block
+            "depth": INDEX,  # K
+            "start": floats,  # IN [M][U][G][lanes]: what the sums start from
+            "start_stride": INDEX,  # from row to row; 0 for a bias
+            "apart": floats,  # IN [U][lanes]: what the last gate starts from instead, or null
+            "out": floats,  # OUT [M][U][G][lanes]
+            "out_stride": INDEX,
+            "a": floats,  # IN row m is a[offsets[m]], .. a[offsets[m] + K - 1]
+            "offsets": INDEX.as_pointer(),
+            "w": floats,  # IN [K][U][G][lanes]
+        }
+        name = f"fastrnn.tile.{dtype}.{phase.groups}.{phase.gates}"
+        self.function = module.globals.get(name)
+        if self.function is None:
+            self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), list(arguments.values())), name)
+            self.function.linkage = "linkonce_odr"
+            for argument, argument_name in zip(self.function.args, arguments, strict=True):
+                argument.name = argument_name
+                setattr(self, argument_name, argument)
+            self._build(_most_rows(phase))
+
+    def _build(self, most: int) -> None:
+        builder = ir.IRBuilder(self.function.append_basic_block("entry"))
+        end = self.function.append_basic_block("end")
+        switch = builder.switch(builder.add(builder.mul(self.groups, INDEX(most)), self.rows), end)
+        for u in range(1, self.most_groups + 1):
+            for m in range(1, most + 1):
+                with builder.goto_block(self.function.append_basic_block(f"u{u}m{m}")):
+                    switch.add_case(u * most + m, builder.block)
+                    self._passes(builder, m, u)
+                    builder.branch(end)
+        builder.position_at_end(end)
+        builder.ret_void()
+
+    def _passes(self, builder: ir.IRBuilder, m: int, u: int) -> None:
+        """Pass over as many parts at once as there are registers for; one row takes most, having the fewest chains."""
+        total = u * self.parts
+        at_once = max(
+            n
+            for n in range(1, total + 1)
+            if total % n == 0
+            and (n == 1 or n * m * self.gates <= _sums())
+            and (n % self.parts == 0 or self.parts % n == 0)
+        )
+        zero = INDEX(0)
+        if at_once == total:
+            self._sum(builder, m, u, at_once, zero, zero, self.depth)
+        elif at_once % self.parts == 0:
+            with cgutils.for_range_slice(builder, zero, INDEX(total), INDEX(at_once)) as (part, _):
+                self._sum(builder, m, u, at_once, part, zero, self.depth)
+        else:  # passes share lines of weights: few columns at a time, so that the lines are near for the next pass
+            with cgutils.for_range_slice(builder, zero, self.depth, INDEX(_DEPTH)) as (first, _):
+                last = builder.add(first, INDEX(_DEPTH))
+                last = builder.select(builder.icmp_signed("<", last, self.depth), last, self.depth)
+                with cgutils.for_range_slice(builder, zero, INDEX(total), INDEX(at_once)) as (part, _):
+                    self._sum(builder, m, u, at_once, part, first, last)
+
+    def _sum(self, builder: ir.IRBuilder, m: int, u: int, at_once: int, part: Any, first: Any, last: Any) -> None:
+        """Columns first..last of `at_once` parts from `part` on."""
+        group, lane = builder.udiv(part, INDEX(self.parts)), builder.urem(part, INDEX(self.parts))
+        lane = builder.mul(lane, INDEX(self.width))
+        base = builder.add(builder.mul(group, INDEX(self.gates * self.lanes)), lane)
+        apart = builder.gep(self.apart, [builder.add(builder.mul(group, INDEX(self.lanes)), lane)])
+        is_apart = builder.icmp_unsigned("!=", self.apart, self.apart.type(None))
+        is_first = builder.icmp_signed("==", first, INDEX(0))
+        places = [(*divmod(n, self.parts), gate) for n in range(at_once) for gate in range(self.gates)]
+        offsets = [
+            builder.add(base, INDEX((q * self.gates + gate) * self.lanes + v * self.width)) for q, v, gate in places
+        ]
+        rows = [builder.gep(self.a, [builder.load(builder.gep(self.offsets, [INDEX(i)]))]) for i in range(m)]
+        outs = [builder.gep(self.out, [builder.mul(self.out_stride, INDEX(i))]) for i in range(m)]
+        sums = [[cgutils.alloca_once(builder, self.vector) for _ in places] for _ in range(m)]
+        for i in range(m):
+            start = builder.gep(self.start, [builder.mul(self.start_stride, INDEX(i))])
+            for total, (q, v, gate), offset in zip(sums[i], places, offsets, strict=True):
+                source = builder.gep(start, [offset])
+                if gate == self.gates - 1:
+                    own = builder.gep(apart, [INDEX(q * self.lanes + v * self.width)])
+                    source = builder.select(is_apart, own, source)
+                source = builder.select(is_first, source, builder.gep(outs[i], [offset]))
+                builder.store(load_at(builder, self.vector, source, INDEX(0)), total)
+        with cgutils.for_range_slice(builder, first, last, INDEX(1)) as (k, _):
+            w = builder.gep(self.w, [builder.mul(k, INDEX(u * self.gates * self.lanes))])
+
+            def value(i: int) -> Value:
+                return Value(builder, broadcast(builder, builder.load(builder.gep(rows[i], [k])), self.vector))
+
+            def weights(place: int) -> Value:
+                return Value(builder, load_at(builder, self.vector, w, offsets[place]))
+
+            def add(i: int, place: int, a: Value, b: Value) -> None:
+                total = Value(builder, builder.load(sums[i][place]))
+                builder.store(a.fma(b, total).value, sums[i][place])
+
+            # What there are fewer of is held, the others pass one at a time: 16 registers are just enough.
+            if m < len(places):
+                held = [value(i) for i in range(m)]
+                for place in range(len(places)):
+                    passing = weights(place)
+                    for i in range(m):
+                        add(i, place, held[i], passing)
+            else:
+                held = [weights(place) for place in range(len(places))]
+                for i in range(m):
+                    passing = value(i)
+                    for place in range(len(places)):
+                        add(i, place, passing, held[place])
+        for i in range(m):
+            for total, offset in zip(sums[i], offsets, strict=True):
+                store_at(builder, builder.load(total), outs[i], offset)
+
+
+@intrinsic
+def tile(typingctx, phase, rows, groups, depth, start, start_stride, apart, out, out_stride, a, offsets, w):
+    """Sum one tile; for the arguments see `_Tile`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.call(_Tile(builder.module, phase, start.dtype).function, args[1:])
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(phase, i, i, i, start, i, start, start, i, start, offsets, start), codegen
