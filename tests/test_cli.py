@@ -1,0 +1,137 @@
+"""The command line: what it prints, its errors and its exit codes."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import fastrnn
+from fastrnn import cli
+
+
+@pytest.fixture
+def cpu(monkeypatch):
+    """A cpu_info that a test may change."""
+    info = {
+        "machine": "x86_64",
+        "system": "Linux",
+        "model": "A CPU",
+        "cpus": 2,
+        "backend": "cython",
+        "backends": {"cython": "ok", "numba": "No module named 'numba'", "reference": "ok"},
+        "tier": "avx2",
+        "tiers": {"avx512": "cannot run here", "avx2": "ok", "neon": "not built", "generic": "ok"},
+        "numba_target": None,
+    }
+    monkeypatch.setattr(fastrnn, "cpu_info", lambda: info)
+    return info
+
+
+def info(capsys):
+    assert cli.main(["info"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return dict(line.strip().split(None, 1) for line in out.splitlines())
+
+
+def run(*args, **env):
+    command = [sys.executable, "-m", "fastrnn.cli", *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | env)
+
+
+def test_info_here(capsys):
+    lines = info(capsys)
+    found = fastrnn.cpu_info()
+    assert lines["backend"] == found["backend"]
+    assert lines["reference"] == "ok"
+    assert lines["fastrnn"] == f"{fastrnn.__version__}, arithmetic {fastrnn.ARITHMETIC}"
+    assert lines["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert {"cpu", "tier", "threads", "numpy", "torch", "onnxruntime"} <= set(lines)
+
+
+def test_info_names_the_reason_for_a_missing_backend(capsys, cpu):
+    assert "No module named 'numba'" in [line.split(None, 1)[1] for line in cli.info() if line.startswith("  numba")]
+    lines = info(capsys)
+    assert lines["tier"] == "avx2"
+    assert (lines["avx512"], lines["neon"]) == ("cannot run here", "not built")
+
+
+def test_info_says_that_generic_is_slow(capsys, cpu):
+    cpu["tier"] = "generic"
+    assert "slow and exact" in info(capsys)["tier"]
+
+
+def test_info_without_compiled_kernels(capsys, cpu):
+    cpu.update(tier=None, tiers={}, backend="reference")
+    assert "missing" in info(capsys)["tier"]
+
+
+def test_info_without_peers(capsys, cpu, monkeypatch):
+    def version(name):
+        if name == "numpy":
+            return "2.0.0"
+        raise cli.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(cli.importlib.metadata, "version", version)
+    lines = info(capsys)
+    assert (lines["numpy"], lines["torch"]) == ("2.0.0", "not installed")
+
+
+def test_info_imports_no_framework():
+    code = (
+        "import sys; from fastrnn.cli import main; main(['info']);"
+        "sys.exit(bool({'torch', 'onnx', 'onnxruntime', 'tqdm', 'safetensors'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120).returncode == 0
+
+
+def test_version():
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"fastrnn {fastrnn.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "COMMAND"),
+        (["bench"], "bench"),
+        (["demo", "--backend", "fast"], "cython"),
+        (["info", "--verbose"], "--verbose"),
+    ],
+)
+def test_wrong_arguments_exit_with_2(arguments, named, capsys):
+    with pytest.raises(SystemExit) as error:
+        cli.main(arguments)
+    assert error.value.code == 2
+    assert named in capsys.readouterr().err
+
+
+def test_a_backend_that_cannot_run_exits_with_1(capsys, monkeypatch):
+    monkeypatch.setitem(fastrnn.backends._absent, "numba", "No module named 'numba'")
+    monkeypatch.delitem(fastrnn.backends._loaded, "numba", raising=False)
+    assert cli.main(["demo", "--backend", "numba"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("fastrnn: error: ")
+    assert err.count("\n") == 1
+    assert "pip install" in err
+
+
+def test_a_wrong_variable_exits_with_1():
+    done = run("info", FASTRNN_BACKEND="fast")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("fastrnn: error: the environment variable FASTRNN_BACKEND=fast")
+
+
+def test_interrupted(monkeypatch):
+    def interrupt(backend):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastrnn.demo.run", interrupt)
+    assert cli.main(["demo"]) == 130
+
+
+def test_the_demos_verdict_is_the_exit_code(monkeypatch):
+    monkeypatch.setattr("fastrnn.demo.run", lambda backend: 1)
+    assert cli.main(["demo"]) == 1
