@@ -1,0 +1,107 @@
+"""One answer: the same bits from every backend and tier, whatever the shape, the batch, the chunks and the memory layout."""
+
+import numpy as np
+import pytest
+from cases import DTYPES, Case, make_inputs, make_lengths, make_plan, results, same_bits
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fastrnn import backends
+from fastrnn.cells import VARIANTS
+from fastrnn.weights import Plan
+
+TIERS = ("generic", "neon", "avx2", "avx512")
+SIZES = st.sampled_from((1, 2, 3, 8, 15, 16, 17, 31, 33, 37, 64, 65, 80, 129))
+settings.register_profile("bits", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("bits")
+
+native = pytest.importorskip("fastrnn._native")
+
+
+def equal(a, b):
+    return same_bits(a[0], b[0]) and all(same_bits(s, t) for s, t in zip(a[1], b[1], strict=True))
+
+
+@st.composite
+def problems(draw):
+    """A plan, x, states and lengths of any shape."""
+    variant = draw(st.sampled_from(sorted(VARIANTS)))
+    case = Case(
+        variant,
+        draw(st.sampled_from(VARIANTS[variant].activations)),
+        draw(SIZES),
+        draw(SIZES),
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 2)),
+        draw(st.booleans()),
+        steps=draw(st.sampled_from((0, 1, 2, 7, 50))),
+        batch=draw(st.sampled_from((0, 1, 2, 5, 6, 7, 8, 13, 25, 49))),
+    )
+    dtype = draw(st.sampled_from(DTYPES))
+    seed = draw(st.integers(0, 1000))
+    x, state = make_inputs(case, dtype, seed)
+    return make_plan(case, dtype, seed), x, state, make_lengths(case, seed) if draw(st.booleans()) else None
+
+
+@given(problems())
+def test_tiers_agree(problem):
+    plan, *data = problem
+    expected = results(plan, native.Engine(plan, tier="generic"), *data)
+    for tier in TIERS:
+        if native.tiers()[tier] == "ok":
+            assert equal(results(plan, native.Engine(plan, tier=tier), *data), expected), tier
+
+
+@given(problems(), st.data())
+def test_rows_chunks_and_layout(problem, data):
+    plan, x, state, lengths = problem
+    run = native.Engine(plan)
+    whole = results(plan, run, x, state, lengths)
+
+    rows = data.draw(st.lists(st.integers(0, x.shape[1] - 1), unique=True) if x.shape[1] else st.just([]), label="rows")
+    part = results(
+        plan,
+        run,
+        np.ascontiguousarray(x[:, rows]),
+        tuple(np.ascontiguousarray(s[:, rows]) for s in state),
+        None if lengths is None else lengths[rows],
+    )
+    assert equal(part, (whole[0][:, rows], tuple(s[:, rows] for s in whole[1])))
+
+    if plan.num_directions == 1:
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(x)), max_size=4), label="cuts"))
+        outputs, now = [], state
+        for start, stop in zip([0, *cuts], [*cuts, len(x)], strict=True):
+            valid = None if lengths is None else np.clip(lengths - start, 0, stop - start)
+            y, now = results(plan, run, x[start:stop], now, valid)
+            outputs.append(y)
+        assert equal((np.concatenate(outputs), now), whole)
+
+    strided = np.zeros((x.shape[1], 2 * len(x), x.shape[2]), x.dtype).transpose(1, 0, 2)[::2]  # batch first, every other step
+    strided[:] = x
+    strided.flags.writeable = False
+    assert equal(results(plan, run, strided, state, lengths), whole)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_numba_agrees(variant, dtype):
+    if "numba" not in backends.available_backends():
+        pytest.skip("numba is not installed")
+    for batch, steps, hidden in ((1, 50, 80), (5, 7, 37), (49, 3, 17)):
+        case = Case(variant, VARIANTS[variant].activations[0], 20, hidden, 2, 2, steps=steps, batch=batch)
+        plan: Plan = make_plan(case, dtype)
+        data = (*make_inputs(case, dtype), make_lengths(case))
+        assert equal(results(plan, backends.load("numba")(plan), *data), results(plan, native.Engine(plan), *data))
+
+
+def test_tier_errors():
+    with pytest.raises(ValueError, match="unknown ISA tier 'sse'; accepted: generic, neon, avx2, avx512"):
+        native.select_tier("sse")
+    for name, state in native.tiers().items():
+        if state == "not built":
+            with pytest.raises(RuntimeError, match=f"'{name}' is not built into this copy"):
+                native.select_tier(name)
+        elif state == "cannot run here":
+            with pytest.raises(RuntimeError, match=f"'{name}' cannot run here"):
+                native.select_tier(name)
