@@ -1,0 +1,9 @@
+"""Family Q: sequences, shallow and deep, one and both directions."""
+
+import rows
+
+ROWS = rows.sequences()
+
+
+def test_sequences(row, engine, compare):
+    compare(row, engine)

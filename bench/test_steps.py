@@ -1,0 +1,9 @@
+"""Family S: one step from a given state."""
+
+import rows
+
+ROWS = rows.steps()
+
+
+def test_steps(row, engine, compare):
+    compare(row, engine)
