@@ -1,4 +1,4 @@
-"""One answer: the same bits from every backend and tier, whatever the shape, the batch, the chunks and the memory layout."""
+"""One answer: the same bits from every backend and tier, whatever the shape, batch, chunks and memory layout."""
 
 import numpy as np
 import pytest
@@ -77,7 +77,8 @@ def test_rows_chunks_and_layout(problem, data):
             outputs.append(y)
         assert equal((np.concatenate(outputs), now), whole)
 
-    strided = np.zeros((x.shape[1], 2 * len(x), x.shape[2]), x.dtype).transpose(1, 0, 2)[::2]  # batch first, every other step
+    # batch first, every other step
+    strided = np.zeros((x.shape[1], 2 * len(x), x.shape[2]), x.dtype).transpose(1, 0, 2)[::2]
     strided[:] = x
     strided.flags.writeable = False
     assert equal(results(plan, run, strided, state, lengths), whole)

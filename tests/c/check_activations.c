@@ -99,7 +99,7 @@ static void check_kernels(int activation, const real *x, const real *expected, i
 
 /* n inputs in ascending order. What was the largest result carries on from block to block while `sigma_top` and `tanh_top` do. */
 static void check(const real *x, int n, real *sigma_top, real *tanh_top) {
-    real s[BLOCK], t[BLOCK], minus_x[BLOCK], mirrored[BLOCK];
+    real s[BLOCK] = {0}, t[BLOCK] = {0}, minus_x[BLOCK], mirrored[BLOCK];
     for (int i = 0; i < n; i++) s[i] = sigma_of(x[i]);
     for (int i = 0; i < n; i++) t[i] = tanh_of(x[i]);
     check_kernels(FASTRNN_SIGMOID, x, s, n);

@@ -1,0 +1,197 @@
+"""What Numba does behind one's back, each in its own process: callers' flags, caches, threads, forks, other targets."""
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytest.importorskip("numba")
+pytest.importorskip("fastrnn._native")
+
+# A ragged two-layer network of each variant; `expected` holds what the compiled kernels say.
+PROBLEMS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from cases import Case, make_inputs, make_lengths, make_plan, results, same_bits
+from fastrnn import _native, numba_kernels
+from fastrnn.cells import VARIANTS
+
+def problem(variant, dtype="float32", batch=7):
+    case = Case(variant, VARIANTS[variant].activations[0], 9, 37, 2, 1, steps=8, batch=batch)
+    plan = make_plan(case, dtype)
+    data = (*make_inputs(case, dtype), make_lengths(case))
+    return plan, data, results(plan, _native.Engine(plan), *data)
+
+def check(got, expected):
+    assert same_bits(got[0], expected[0]) and all(same_bits(a, b) for a, b in zip(got[1], expected[1], strict=True))
+"""
+
+
+def run(script, tmp_path, **environment):
+    """Run a script after PROBLEMS, with a Numba cache of its own; return what it printed."""
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), **environment}
+    command = [sys.executable, "-c", PROBLEMS + textwrap.dedent(script), os.path.dirname(__file__)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_importing_compiles_nothing(tmp_path):
+    run(
+        """
+        from fastrnn.numba_kernels.layers import run_all, run_rows
+        assert not run_rows.signatures and not run_all.signatures
+        """,
+        tmp_path,
+    )
+
+
+def test_a_callers_fastmath_stays_outside(tmp_path):
+    """The caller compiles the kernel first and writes the cache that a second process then reads."""
+    run(
+        """
+        import re
+        import numba
+        from fastrnn.numba_kernels.layers import run_rows
+
+        @numba.njit(fastmath=True, error_model="python")
+        def caller(k, table, x, h, c, y, h_out, c_out, order, lengths, between, work, first, every):
+            run_rows(k, table, x, h, c, y, h_out, c_out, order, lengths, between, work, first, every)
+
+        numba_kernels._compiled = lambda kind, dtype: caller
+        for variant in VARIANTS:
+            plan, data, expected = problem(variant)
+            check(results(plan, numba_kernels.prepare(plan), *data), expected)
+        assert run_rows.signatures
+        for ir in run_rows.inspect_llvm().values():
+            assert not re.search(r"= f(add|sub|mul|div|cmp|neg) (fast|nnan|ninf|nsz|arcp|contract|afn|reassoc)", ir)
+            assert not re.search(r"call (fast|nnan|ninf|nsz|arcp|contract|afn|reassoc)", ir)
+        """,
+        tmp_path,
+    )
+    assert any((tmp_path / "cache").rglob("*.nbi"))
+    run(
+        """
+        for variant in VARIANTS:
+            plan, data, expected = problem(variant)
+            check(results(plan, numba_kernels.prepare(plan), *data), expected)
+        """,
+        tmp_path,
+    )
+
+
+@pytest.mark.parametrize("cpu", ["haswell", "x86-64"])
+def test_other_processors_have_the_same_bits(cpu, tmp_path):
+    if os.uname().machine != "x86_64":
+        pytest.skip("names of x86-64 processors")
+    width = run(
+        """
+        from fastrnn.numba_kernels.target import registers
+        for variant in VARIANTS:
+            for dtype in ("float32", "float64"):
+                plan, data, expected = problem(variant, dtype)
+                check(results(plan, numba_kernels.prepare(plan), *data), expected)
+        print(registers().width)
+        """,
+        tmp_path,
+        NUMBA_CPU_NAME=cpu,
+        NUMBA_CPU_FEATURES="",
+    )
+    assert int(width) == {"haswell": 32, "x86-64": 16}[cpu]
+
+
+def test_without_a_writable_cache(tmp_path):
+    run(
+        """
+        import numba
+        from fastrnn.numba_kernels import door
+        real = numba.njit
+
+        def njit(*args, cache=False, **options):
+            if cache:
+                raise RuntimeError("cannot cache function: no locator available")
+            return real(*args, **options)
+
+        numba.njit = njit
+        assert door.njit(cache=True)(lambda a: a + 1)(1) == 2
+        """,
+        tmp_path,
+    )
+
+
+def test_another_version_is_another_type(tmp_path):
+    """The stamp in their argument's type tells entry points, and users' cached functions that call them, apart."""
+    name = run('print(numba_kernels.KindType("gru", "standard", False).name)', tmp_path).strip()
+    assert re.fullmatch(r"fastrnn\.Kind\(gru, standard, False, [0-9a-f]{16}\)", name)
+    script = """
+        import numba, numba.core.types
+        from fastrnn.numba_kernels import door, kind
+        kind.STAMP = "0" * 16
+        print(numba_kernels.KindType("gru", "standard", False).name)
+        """
+    assert run(script, tmp_path).strip() != name
+
+
+@pytest.mark.parametrize("layer", ["workqueue", "omp", "tbb"])
+def test_threading_layers(layer, tmp_path):
+    """The parallel twin: its bits, launches from several threads at once, and the serial twin in a forked child."""
+    printed = run(
+        """
+        import os, threading, warnings
+        import numba
+        from numba.core.errors import NumbaError
+
+        warnings.simplefilter("ignore")
+        plan, data, expected = problem("lstm_proj", batch=13)
+        parallel = numba_kernels.prepare(plan, num_threads=2)
+        try:
+            check(results(plan, parallel, *data), expected)
+            print(numba.threading_layer())
+        except (NumbaError, ValueError) as error:
+            print("absent:", error)
+            raise SystemExit
+
+        failures = []
+        def work():
+            try:
+                for _ in range(50):
+                    check(results(plan, parallel, *data), expected)
+            except BaseException as error:
+                failures.append(error)
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        assert not failures, failures
+
+        child = os.fork()
+        if child == 0:
+            try:
+                check(results(plan, parallel, *data), expected)
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        check(results(plan, parallel, *data), expected)
+        """,
+        tmp_path,
+        NUMBA_THREADING_LAYER=layer,
+    )
+    if printed.startswith("absent"):
+        pytest.skip(printed)
+    assert printed.strip() == layer
+
+
+def test_the_parallel_twin_takes_any_number_of_threads(tmp_path):
+    run(
+        """
+        for batch in (0, 1, 2, 3, 13):
+            for threads in (1, 2, 5):
+                plan, data, expected = problem("gru", batch=batch)
+                check(results(plan, numba_kernels.prepare(plan, num_threads=threads), *data), expected)
+        """,
+        tmp_path,
+    )
