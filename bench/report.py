@@ -16,7 +16,7 @@ MARKERS = ("<!-- bench -->", "<!-- /bench -->")
 SHOWN = ("numba", "torch", "onnxruntime")
 PEERS = ("torch", "onnxruntime")
 
-NOISE = 0.05  # a run with more A/A spread than this excuses nothing by it
+NOISE = 0.05  # at most so much of a run's A/A spread counts as an excuse
 
 Run = dict[str, Any]  # one JSON file, its rows as {row: {engine: entry}}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastrnn.cells import Phase, VARIANTS
+from fastrnn.cells import VARIANTS, Phase
 
 if TYPE_CHECKING:
     from fastrnn.packing import PackedPhase

@@ -94,6 +94,7 @@ cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, co
     cdef Py_ssize_t hidden = direction.phase[0].units * itemsize, state = last.units * itemsize
     cdef Py_ssize_t cell_bytes = groups_of(direction.phase[0].units, itemsize) * FASTRNN_GROUP_BYTES
     cdef Py_ssize_t x_step = -x.time if reverse else x.time, y_step = -y.time if reverse else y.time
+    cdef Py_ssize_t most_rows = tile_rows(direction, itemsize)
     cdef Py_ssize_t rows = batch.rows, step = 0, tile, tile_end, done, row, at, length, t
     cdef bint project
     cdef int i
@@ -112,15 +113,13 @@ cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, co
         for t in range(length, batch.steps):
             memset(y.data + at * y.batch + t * y.time, 0, state)
 
-    tile = tile_rows(direction, itemsize) // max(rows, 1)
-    project = tile > 1 and batch.steps > 1      # a wide batch walks x and h in one go instead
-    if not project:
-        tile = batch.steps
     while step < batch.steps:
         rows = alive(batch, step, rows)
         if rows == 0:
             break
-        tile_end = min(step + tile, batch.steps)
+        tile = most_rows // rows
+        project = tile > 1 and step + 1 < batch.steps      # a wide batch walks x and h in one go instead
+        tile_end = min(step + max(tile, 1), batch.steps)
         if project:
             project_tile(direction, kernels, batch, work, step, tile_end - step, rows, x_step, itemsize)
         done = 0
@@ -139,6 +138,7 @@ cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, co
                 io.out = <void *const *>(work.out if i == direction.phases - 1 else work.middle)
                 io.cell = work.cell
                 io.cell_stride = cell_bytes // itemsize
+                io.descending = step & 1
                 kernels.step[direction.kind[i]](&direction.phase[i], &io, 0, blocks_of(direction.kind[i], direction.phase[i].units, itemsize), 0, rows)
             for row in range(rows):
                 work.h[row] = work.out[row]

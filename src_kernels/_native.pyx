@@ -40,6 +40,7 @@ cdef extern from "kernels.h" nogil:
         void *const *out
         void *cell
         Py_ssize_t cell_stride
+        int descending
     ctypedef void (*fastrnn_step_fn)(const fastrnn_phase *, const fastrnn_step *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
     ctypedef void (*fastrnn_inputs_fn)(int, const fastrnn_phase *, const void *const *, void *, Py_ssize_t,
                                        Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil

@@ -39,6 +39,7 @@ typedef struct {
     void *const *out;          /* OUT  [row] -> (units,): h', or r*h (GRU_RESET); never overlaps an input */
     void *cell;                /* INOUT [row][groups*LANES]: c of the LSTM; z, written by GRU_RESET and read by GRU_NEW */
     ptrdiff_t cell_stride;     /*      elements from row to row */
+    int descending;            /* walk the blocks from the last to the first: steps take turns, for the caches still hold what was read last */
 } fastrnn_step;
 
 /* One time step of unit blocks [block0, block1) for rows [row0, row1).  Any partition of blocks and rows gives the same bits. */

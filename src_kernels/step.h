@@ -29,7 +29,8 @@ INLINE void FN(step_tile)(const int phase, const int M, const int NU, const int 
                 if (left <= 0) break;
                 const int count = left < LANES ? (int)left : LANES;
                 const T *prev = io->prev ? (const T *)io->prev[row + m] + unit : NULL;
-                T *out = (T *)io->out[row + m] + unit, *cell = (T *)io->cell + (row + m) * io->cell_stride + unit;
+                T *out = (T *)io->out[row + m] + unit;
+                T *cell = io->cell ? (T *)io->cell + (row + m) * io->cell_stride + unit : NULL;
                 const vec *slots = &sums[m][u * S * NS + s];
                 if (phase != FASTRNN_RNN && p->activation == FASTRNN_LINEAR) FN(gate_math)(phase, 1, p, slots, NS, prev, out, cell, count);
                 else FN(gate_math)(phase, 0, p, slots, NS, prev, out, cell, count);
@@ -82,7 +83,7 @@ INLINE ptrdiff_t FN(step_groups)(const int phase, const int M, const int NU, con
     for (; u + NU <= here; u += NU)
         for (int lane = 0; lane < GROUP && (first + u) * GROUP + lane < p->units; lane += NS * LANES) {
             const ptrdiff_t offset = u * G * GROUP + lane;
-            FN(step_tile)(phase, M, NU, NS, p, io, row, first + u, lane, w_x + offset, w_h + offset, here * G * GROUP);
+            FN(step_tile)(phase, M, NU, NS, p, io, row, first + u, lane, io->x ? w_x + offset : NULL, w_h + offset, here * G * GROUP);
         }
     return u;
 }
@@ -102,7 +103,8 @@ INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const
 {
     const int G = FN(gates)(phase);
     const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP;
-    for (ptrdiff_t block = block0; block < block1; block++) {
+    for (ptrdiff_t i = block0; i < block1; i++) {
+        const ptrdiff_t block = io->descending ? block0 + block1 - 1 - i : i;
         const ptrdiff_t first = block * U, here = groups - first < U ? groups - first : U;
         const T *w_x = (const T *)p->w_x + first * G * GROUP * p->inputs, *w_h = (const T *)p->w_h + first * G * GROUP * p->depth;
         for (ptrdiff_t row = row0; row < row1;) {
