@@ -1,12 +1,12 @@
 /* sigma and tanh: fixed sequences of fma, add, mul, div, select and exact powers of two, the same in numba_kernels/activations.py.
  *
- * Both start from 2^v = s (1 + p) with v = n + f, n = rint(v), s = 2^n, p = 2^f - 1 = f q(f).  Clamps put the constant first, so NaN passes,
- * and keep every 2^n normal.  Coefficients and their errors: coefficients.py.
+ * Both start from e^y = s (1 + p), y = -x or 2x: n = rint(y log2 e), s = 2^n, f = x less n ln 2 in units of x, p = f q(f).  A small x is f
+ * itself, not rounded once more; that and the exact first coefficient of q keep tanh within 4 ulp there.  Clamps put the constant first, so
+ * NaN passes, and keep every 2^n normal.  Coefficients: coefficients.py; errors: tests/c/check_activations.c.
  */
-INLINE void FN(exp2m1)(vec v, vec *p, vec *s)
+INLINE void FN(exp_parts)(vec x, T log2e, T ln2, const T *q, vec *p, vec *s)
 {
-    static const T q[] = Q_COEFFICIENTS;
-    const vec n = v_rint(v), f = v_sub(v, n);
+    const vec n = v_rint(v_mul(x, v_set1(log2e))), f = v_fma(n, v_set1(ln2), x);
     vec acc = v_set1(q[Q_DEGREE]);
     UNROLL for (int j = Q_DEGREE - 1; j >= 0; j--) acc = v_fma(acc, f, v_set1(q[j]));
     *p = v_mul(f, acc);
@@ -16,20 +16,21 @@ INLINE void FN(exp2m1)(vec v, vec *p, vec *s)
 /* 1 / (1 + e^-x) */
 INLINE vec FN(sigma)(vec x)
 {
-    const vec limit = v_set1(EXPONENT_LIMIT), u = v_mul(x, v_set1(MINUS_LOG2E));
+    static const T q[] = Q_SIGMA;
     vec p, s;
-    FN(exp2m1)(v_min(limit, v_max(v_set1(-EXPONENT_LIMIT), u)), &p, &s);
+    FN(exp_parts)(v_min(v_set1(SIGMA_LIMIT), v_max(v_set1(-SIGMA_LIMIT), x)), MINUS_LOG2E, LN2, q, &p, &s);
     const vec e = v_fma(s, p, s);
     const vec t = v_div(v_set1((T)1), v_add(v_set1((T)1), e));
-    return v_select(v_lt(limit, u), v_set1((T)0), t);   /* 2^-limit is the least normal number; below it the result would be denormal */
+    return v_select(v_lt(x, v_set1(-SIGMA_LIMIT)), v_set1((T)0), t);   /* there t would be denormal */
 }
 
 /* (e^2x - 1) / (e^2x + 1), from |x| so that it is odd to the bit */
 INLINE vec FN(tanh)(vec x)
 {
+    static const T q[] = Q_TANH;
     const vec a = v_abs(x);
     vec p, s;
-    FN(exp2m1)(v_min(v_set1(TANH_LIMIT), v_mul(a, v_set1(TWO_LOG2E))), &p, &s);
+    FN(exp_parts)(v_min(v_set1(TANH_LIMIT), a), TWO_LOG2E, MINUS_HALF_LN2, q, &p, &s);
     const vec m = v_fma(s, p, v_sub(s, v_set1((T)1)));
     /* m / (m + 2) while that is small; above, 1 - 2 / (m + 2), since the rounding of a large m + 2 makes the quotient step back */
     const MASK large = v_lt(v_set1((T)2), s);

@@ -1,9 +1,9 @@
 """Derive the coefficients of the activations and write them for C and for Numba.
 
-Both sigma and tanh are built on 2^f - 1 = f * q(f) with |f| <= 1/2. q is a minimax polynomial whose coefficients are
-rounded to the dtype one after the other, lowest first; each time the rest is fitted anew, so that it makes up for the
-rounding. Q[0] is not fitted: tanh(x) for small x is x * (2 log2 e) * Q[0] / 2 with 2 log2 e rounded too, so Q[0] is the
-number whose product with that constant comes closest to 2.
+sigma and tanh need e^-x and e^2x. Both take out n ln 2, the nearest multiple, and are left with e^g - 1 = g * q(g),
+|g| <= ln 2 / 2. q is a minimax polynomial whose first coefficient is exactly 1, for the sake of tanh at small x; the
+others are rounded to the dtype one after the other, lowest first, and each time the rest is fitted anew, so that it
+makes up for the rounding. sigma has g = -f, tanh has g = 2f: their coefficients are q's times exact powers of -1 and 2.
 
     python src_kernels/coefficients.py            write coefficients.h and fastrnn/numba_kernels/coefficients.py
     python src_kernels/coefficients.py --check    compare them with a fresh derivation
@@ -20,8 +20,13 @@ import mpmath as mp
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = ROOT / "src_kernels" / "coefficients.h"
 PYTHON = ROOT / "fastrnn" / "numba_kernels" / "coefficients.py"
-DTYPES = {"F32": (24, 5), "F64": (53, 10)}  # name: bits of the significand, degree of q
+DTYPES = {"F32": (24, 5, 126), "F64": (53, 10, 1022)}  # bits of the significand, degree of q, largest n of sigma
 GRID = 1500  # points the error is looked at; even, so that none is 0
+MEANING = {
+    "Q_SIGMA": "(e^-f - 1) / f for |f| <= ln 2 / 2, lowest coefficient first",
+    "Q_TANH": "(e^2f - 1) / f for |f| <= ln 2 / 4",
+    "SIGMA_LIMIT": "sigma is 0 below minus this; there e^-x is the largest power of two whose inverse is normal",
+}
 
 
 def nearest(value: mp.mpf, bits: int) -> mp.mpf:
@@ -30,24 +35,13 @@ def nearest(value: mp.mpf, bits: int) -> mp.mpf:
         return +value
 
 
-def weight(f: mp.mpf) -> mp.mpf:
-    """Turn the error of f * q(f) into what is made equally small.
-
-    The relative error of q serves tanh, which needs relative accuracy, but with a rounded Q[0] it cannot vanish at 0;
-    there the absolute error takes over.
-    """
-    return 1 / max(abs(f), mp.mpf(1) / 8)
-
-
 def fit(fixed: list[mp.mpf], degree: int) -> list[mp.mpf]:
-    """Remez exchange for the coefficients of q above the `fixed` ones: minimise max |weight(f) (2^f - 1 - f q(f))|."""
+    """Remez exchange for the coefficients of q above the `fixed` ones: minimise the largest |(e^g - 1) / g - q(g)|."""
     first, unknowns = len(fixed), degree + 1 - len(fixed)
-    # Away from 0, where the error is 0 anyway, f^(first+1) .. f^(degree+1) are a Haar system; its error alternates in
-    # sign once the sign of f^(first+1) is taken out.
-    points = [mp.cos(mp.pi * (2 * i + 1) / (2 * GRID)) / -2 for i in range(GRID)]
-    signs = [1 if f > 0 or first % 2 else -1 for f in points]
-    target = [mp.expm1(f * mp.ln(2)) - f * mp.polyval(fixed[::-1], f) for f in points]
-    weights = [weight(f) for f in points]
+    # Away from 0 the powers g^first .. g^degree are a Haar system; its error alternates once g^first's sign is out.
+    points = [mp.cos(mp.pi * (2 * i + 1) / (2 * GRID)) * mp.ln(2) / -2 for i in range(GRID)]
+    signs = [1 if g > 0 or first % 2 == 0 else -1 for g in points]
+    target = [mp.expm1(g) / g - mp.polyval(fixed[::-1], g) for g in points]
     chosen = [round(GRID * (1 - mp.cos(mp.pi * i / unknowns)) / 2) for i in range(unknowns + 1)]
     chosen = [min(max(i, 0), GRID - 1) for i in chosen]
     for _ in range(50):
@@ -55,14 +49,13 @@ def fit(fixed: list[mp.mpf], degree: int) -> list[mp.mpf]:
         right = mp.matrix(unknowns + 1, 1)
         for row, i in enumerate(chosen):
             for column in range(unknowns):
-                rows[row, column] = points[i] ** (first + 1 + column)
-            rows[row, unknowns] = (-1) ** row * signs[i] / weights[i]
+                rows[row, column] = points[i] ** (first + column)
+            rows[row, unknowns] = (-1) ** row * signs[i]
             right[row] = target[i]
         solution = mp.lu_solve(rows, right)
         rest, level = [solution[j] for j in range(unknowns)], abs(solution[unknowns])
         errors = [
-            s * w * (t - f ** (first + 1) * mp.polyval(rest[::-1], f))
-            for f, s, w, t in zip(points, signs, weights, target, strict=True)
+            sign * (t - g**first * mp.polyval(rest[::-1], g)) for g, sign, t in zip(points, signs, target, strict=True)
         ]
         runs: list[int] = []  # the largest error of every stretch of one sign that reaches the level
         for i, error in enumerate(errors):
@@ -80,13 +73,23 @@ def fit(fixed: list[mp.mpf], degree: int) -> list[mp.mpf]:
     raise RuntimeError(f"the exchange did not settle with {first} coefficients fixed")
 
 
-def derive(bits: int, degree: int) -> dict[str, list[mp.mpf]]:
-    """Return the rounded q, -log2 e and 2 log2 e of one dtype."""
-    log2e = nearest(1 / mp.ln(2), bits)
-    q = [nearest(1 / log2e, bits)]
+def derive(bits: int, degree: int, most: int) -> dict[str, list[mp.mpf]]:
+    """Return the rounded constants of one dtype."""
+    log2e, ln2 = nearest(1 / mp.ln(2), bits), nearest(mp.ln(2), bits)
+    q = [mp.mpf(1)]
     while len(q) <= degree:
         q.append(nearest(fit(q, degree)[0], bits))
-    return {"Q": q, "MINUS_LOG2E": [-log2e], "TWO_LOG2E": [2 * log2e]}
+    with mp.workprec(bits):
+        limit = mp.fmul(most, ln2, rounding="d")
+    return {
+        "Q_SIGMA": [c * (-1) ** (j + 1) for j, c in enumerate(q)],
+        "Q_TANH": [c * 2 ** (j + 1) for j, c in enumerate(q)],
+        "LN2": [ln2],
+        "MINUS_HALF_LN2": [-ln2 / 2],
+        "MINUS_LOG2E": [-log2e],
+        "TWO_LOG2E": [2 * log2e],
+        "SIGMA_LIMIT": [limit],
+    }
 
 
 def files() -> dict[Path, str]:
@@ -99,15 +102,17 @@ def files() -> dict[Path, str]:
         "",
     ]
     python = [f'"""The activations\' coefficients, {head}."""', ""]
-    for dtype, (bits, degree) in DTYPES.items():
+    for dtype, parameters in DTYPES.items():
         suffix = "f" if dtype == "F32" else ""
-        for name, values in derive(bits, degree).items():
+        for name, values in derive(*parameters).items():
             texts = [float(value).hex().replace("0000000p", "p") for value in values]  # float32 has the zeros
-            if name == "Q":
-                c.append("/* q(f) ~ (2^f - 1) / f, |f| <= 1/2, lowest coefficient first */")
-                c.append(f"#define FASTRNN_Q_{dtype} \\")
+            if name in MEANING:
+                c.append(f"/* {MEANING[name]} */")
+                python.append(f"# {MEANING[name]}")
+            if len(texts) > 1:
+                c.append(f"#define FASTRNN_{name}_{dtype} \\")
                 c.append("    {" + ", \\\n     ".join(text + suffix for text in texts) + "}")
-                python += [f"Q_{dtype} = (", *(f'    float.fromhex("{text}"),' for text in texts), ")"]
+                python += [f"{name}_{dtype} = (", *(f'    float.fromhex("{text}"),' for text in texts), ")"]
             else:
                 c.append(f"#define FASTRNN_{name}_{dtype} ({texts[0]}{suffix})")
                 python.append(f'{name}_{dtype} = float.fromhex("{texts[0]}")')

@@ -1,7 +1,7 @@
 """sigma, tanh, relu and the flush of tiny states: fixed sequences of operations, as in src_kernels/activations.h.
 
-sigma and tanh start from 2^v = s (1 + p) with v = n + f, n = rint(v), s = 2^n, p = 2^f - 1 = f q(f). Clamps let NaN
-pass and keep every 2^n normal. Coefficients and their errors: src_kernels/coefficients.py.
+sigma and tanh start from e^y = s (1 + p), y = -x or 2x: n = rint(y log2 e), s = 2^n, f = x less n ln 2 in units of x,
+p = f q(f). Clamps let NaN pass and keep every 2^n normal. Coefficients: src_kernels/coefficients.py.
 """
 
 from collections.abc import Callable
@@ -16,19 +16,22 @@ from fastrnn.numba_kernels.values import Value
 __all__ = ["activation", "candidate", "flush", "gate", "relu", "sigmoid", "tanh"]
 
 # By bits of a lane.
-_Q = {32: coefficients.Q_F32, 64: coefficients.Q_F64}
+_Q_SIGMA = {32: coefficients.Q_SIGMA_F32, 64: coefficients.Q_SIGMA_F64}
+_Q_TANH = {32: coefficients.Q_TANH_F32, 64: coefficients.Q_TANH_F64}
+_LN2 = {32: coefficients.LN2_F32, 64: coefficients.LN2_F64}
+_MINUS_HALF_LN2 = {32: coefficients.MINUS_HALF_LN2_F32, 64: coefficients.MINUS_HALF_LN2_F64}
 _MINUS_LOG2E = {32: coefficients.MINUS_LOG2E_F32, 64: coefficients.MINUS_LOG2E_F64}
 _TWO_LOG2E = {32: coefficients.TWO_LOG2E_F32, 64: coefficients.TWO_LOG2E_F64}
-_SIGMA_LIMIT = {32: 126.0, 64: 1022.0}
-_TANH_LIMIT = {32: 32.0, 64: 64.0}
+_SIGMA_LIMIT = {32: coefficients.SIGMA_LIMIT_F32, 64: coefficients.SIGMA_LIMIT_F64}
+_TANH_LIMIT = {32: 11.0, 64: 22.0}
 _TANH_TINY = {32: 2.0**-125, 64: 2.0**-1021}
 _STATE_TINY = {32: 2.0**-62, 64: 2.0**-510}
 
 
-def _exp2m1(v: Value) -> tuple[Value, Value]:
-    n, s = v.rint_pow2()
-    f = v - n
-    *rest, last = _Q[v.bits]
+def _exp_parts(x: Value, log2e: float, ln2: float, series: tuple[float, ...]) -> tuple[Value, Value]:
+    n, s = (x * log2e).rint_pow2()
+    f = n.fma(ln2, x)
+    *rest, last = series
     q: Value | float = last
     for c in reversed(rest):
         q = f.fma(q, c)
@@ -37,15 +40,16 @@ def _exp2m1(v: Value) -> tuple[Value, Value]:
 
 def _sigmoid(x: Value) -> Value:
     limit = _SIGMA_LIMIT[x.bits]
-    u = x * _MINUS_LOG2E[x.bits]
-    p, s = _exp2m1(u.at_least(-limit).at_most(limit))
+    inside = x.at_least(-limit).at_most(limit)
+    p, s = _exp_parts(inside, _MINUS_LOG2E[x.bits], _LN2[x.bits], _Q_SIGMA[x.bits])
     t = 1.0 / (s.fma(p, s) + 1.0)
-    return u.where(">", limit, 0.0, t)  # there t would be denormal
+    return x.where("<", -limit, 0.0, t)  # there t would be denormal
 
 
 def _tanh(x: Value) -> Value:
     a = abs(x)
-    p, s = _exp2m1((a * _TWO_LOG2E[x.bits]).at_most(_TANH_LIMIT[x.bits]))
+    inside = a.at_most(_TANH_LIMIT[x.bits])
+    p, s = _exp_parts(inside, _TWO_LOG2E[x.bits], _MINUS_HALF_LN2[x.bits], _Q_TANH[x.bits])
     m = s.fma(p, s - 1.0)
     # m / (m + 2) while that is small; above, 1 - 2 / (m + 2): rounding a large m + 2 would make the quotient step back
     t = s.where(">", 2.0, -2.0, m) / (m + 2.0) + s.where(">", 2.0, 1.0, 0.0)

@@ -119,7 +119,7 @@ static void check(const real *x, int n, real *sigma_top, real *tanh_top) {
 /* A block of neighbours on either side of every number at which a branch, a clamp or a range of exponents changes. */
 static void check_edges(void) {
     const real log2e = -MINUS_LOG2E;
-    real edges[] = {0, from_bits(1), LEAST_NORMAL, TANH_TINY, 1, SIGMA_LIMIT / log2e, TANH_LIMIT / TWO_LOG2E, INFINITY, 0.25f / log2e,
+    real edges[] = {0, from_bits(1), LEAST_NORMAL, TANH_TINY, 1, SIGMA_LIMIT, TANH_LIMIT, INFINITY, 0.25f / log2e,
                     0.5f / log2e, 0.75f / log2e, SIGNIFICAND / log2e, SIGNIFICAND / TWO_LOG2E};
     real x[BLOCK];
     for (unsigned e = 0; e < 2 * sizeof edges / sizeof *edges; e++) {
