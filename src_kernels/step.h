@@ -51,11 +51,11 @@ INLINE void FN(inputs_tile)(const int M, const int V, const int NS, const fastrn
             UNROLL for (int s = 0; s < NS; s++) v_store(out + m * out_stride + v * GROUP + s * LANES, acc[m][v * NS + s]);
 }
 
-/* Rows go in tiles of equal height: eight rows are 4 + 4, for 6 + 2 would leave two rows at a third of the speed. */
+/* Full tiles, but never a tail of one or two rows, which would run at a third of the speed: eight rows are 4 + 4, not 6 + 2. */
 INLINE int FN(tile_height)(ptrdiff_t rows)
 {
-    const ptrdiff_t tiles = (rows + MAX_ROWS - 1) / MAX_ROWS;
-    return (int)((rows + tiles - 1) / tiles);
+    if (rows <= MAX_ROWS) return (int)rows;
+    return 2 * rows < 3 * MAX_ROWS ? (int)(rows + 1) / 2 : MAX_ROWS;
 }
 
 /* Runs CALL(M) with the constant M that equals `height`. */
