@@ -277,6 +277,25 @@ def test_linear_mode_is_exact(backend, kind):
         assert np.array_equal(got, exact)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("hidden", [1, 15, 16, 17, 37])
+def test_a_forget_gate_of_one_sums_and_of_zero_forgets(backend, hidden, dtype):
+    """i = o = 1 and g = x, all integers: c is the running sum of x, or x itself, to the bit."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(-8, 9, (9, 7, hidden)).astype(dtype)
+    h, c = rng.integers(-8, 9, (2, 1, 7, hidden)).astype(dtype)
+    one, zero = np.ones(hidden), np.zeros(hidden)
+    w_ih = np.concatenate([np.zeros((2 * hidden, hidden)), np.eye(hidden), np.zeros((hidden, hidden))])
+    for forget, expected in ((one, c + np.cumsum(x, axis=0)), (zero, x)):
+        bias = np.concatenate([one, forget, zero, one])
+        layer = fastrnn.LSTM.from_weights(w_ih, np.zeros((4 * hidden, hidden)), bias, 0 * bias, dtype=dtype)
+        layer._activation = "linear"
+        y, (h_n, c_n) = layer(x, (h, c))
+        assert np.array_equal(y, expected)
+        assert np.array_equal(h_n[0], expected[-1])
+        assert np.array_equal(c_n[0], expected[-1])
+
+
 # Settings -------------------------------------------------------------------------------------------------------------
 
 
