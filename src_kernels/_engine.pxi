@@ -40,7 +40,7 @@ cdef Py_ssize_t lay_out(const Network *net, Py_ssize_t rows, Py_ssize_t steps, c
             direction = &net.directions[k]
             if direction.phase[i].inputs:
                 size = start_bytes(direction.kind[i], direction.phase[i].units, net.itemsize)
-                most = max(most, size * tile_rows(direction, net.itemsize))
+                most = max(most, size * tile_rows(direction, rows, net.itemsize))
         used = carve(block, used, most, <void **>&work.start[i])
     for i in range(2):
         size = steps * rows * net.ways * net.state * net.itemsize if net.layers - 1 > i else 0

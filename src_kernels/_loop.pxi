@@ -23,7 +23,7 @@ cdef struct Workspace:        # carved out of the call's one block of memory; ev
     void **middle             # [rows]   r*h or m between two phases
     void **tile_x             # [tile rows] rows of a tile of inputs
     char *cell                # [rows][groups*LANES] c or z
-    char *start[MAX_PHASES]   # [tile rows][groups][G][LANES] projected inputs, for each phase
+    char *start[MAX_PHASES]   # [tile rows][groups][G][LANES] projected inputs, for each phase; for one row two tiles
     char *between[2]          # [steps][rows][O] what one layer hands to the next
     int64_t *lengths          # [rows] lengths within a chunk of time
 
@@ -41,9 +41,11 @@ cdef inline Py_ssize_t start_bytes(int kind, Py_ssize_t units, Py_ssize_t itemsi
     return groups_of(units, itemsize) * fastrnn_phase_gates(kind) * FASTRNN_GROUP_BYTES
 
 
-cdef Py_ssize_t tile_rows(const Direction *direction, Py_ssize_t itemsize) noexcept nogil:
+cdef Py_ssize_t tile_rows(const Direction *direction, Py_ssize_t batch, Py_ssize_t itemsize) noexcept nogil:
     cdef Py_ssize_t bytes = 0, rows
     cdef int i
+    if batch == 1:
+        return 2 * FASTRNN_AHEAD
     for i in range(direction.phases):
         if direction.phase[i].inputs:
             bytes += start_bytes(direction.kind[i], direction.phase[i].units, itemsize)
@@ -84,6 +86,14 @@ cdef void project_tile(const Direction *direction, const fastrnn_kernels *kernel
                            0, blocks_of(direction.kind[i], direction.phase[i].units, itemsize), 0, count)
 
 
+cdef bint looks_ahead(const Direction *direction, const fastrnn_kernels *kernels, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t itemsize) noexcept nogil:
+    """Whether steps project the inputs of later ones on the way: one row that waits for weights from the outer caches."""
+    cdef const fastrnn_phase *phase = &direction.phase[0]
+    cdef Py_ssize_t row = start_bytes(direction.kind[0], phase.units, itemsize)
+    return (kernels.ahead and rows == 1 and steps >= 2 * FASTRNN_AHEAD and row * phase.depth > AHEAD_LEAST
+            and row * (phase.depth + phase.inputs) <= AHEAD_MOST)
+
+
 cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, const Batch *batch, Workspace *work, Py_ssize_t itemsize,
                   bint reverse, Sequence x, Sequence y, const char *h0, char *hn, const char *c0, char *cn) noexcept nogil:
     """One layer, one direction: y over all steps, and the last states.
@@ -94,10 +104,11 @@ cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, co
     cdef Py_ssize_t hidden = direction.phase[0].units * itemsize, state = last.units * itemsize
     cdef Py_ssize_t cell_bytes = groups_of(direction.phase[0].units, itemsize) * FASTRNN_GROUP_BYTES
     cdef Py_ssize_t x_step = -x.time if reverse else x.time, y_step = -y.time if reverse else y.time
-    cdef Py_ssize_t most_rows = tile_rows(direction, itemsize)
-    cdef Py_ssize_t rows = batch.rows, step = 0, tile, tile_end, done, row, at, length, t
-    cdef bint project
+    cdef Py_ssize_t most_rows = tile_rows(direction, batch.rows, itemsize)
+    cdef Py_ssize_t rows = batch.rows, step = 0, tile, tile_end, first, done, row, at, length, t
+    cdef bint project, lookahead, coming
     cdef int i
+    cdef fastrnn_ahead ahead
     cdef fastrnn_step io
 
     for row in range(rows):
@@ -113,16 +124,27 @@ cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, co
         for t in range(length, batch.steps):
             memset(y.data + at * y.batch + t * y.time, 0, state)
 
-    while step < batch.steps:
+    length = row_length(batch, 0) if batch.rows else 0     # of the longest
+    lookahead = looks_ahead(direction, kernels, batch.rows, length, itemsize)
+    first = done = 0
+    while step < length:
         rows = alive(batch, step, rows)
-        if rows == 0:
-            break
         tile = most_rows // rows
-        project = tile > 1 and step + 1 < batch.steps      # a wide batch walks x and h in one go instead
-        tile_end = min(step + max(tile, 1), batch.steps)
-        if project:
-            project_tile(direction, kernels, batch, work, step, tile_end - step, rows, x_step, itemsize)
-        done = 0
+        if lookahead:
+            tile = (length - step - 1) % FASTRNN_AHEAD + 1     # short at first, then whole ones
+        project = lookahead or tile > 1 and step + 1 < length      # a wide batch walks x and h in one go instead
+        tile_end = min(step + max(tile, 1), length)
+        coming = lookahead and tile_end < length
+        if not lookahead or step == 0:
+            first = 0
+            if project:
+                project_tile(direction, kernels, batch, work, step, tile_end - step, rows, x_step, itemsize)
+        else:
+            first = FASTRNN_AHEAD - first                  # projected on the way, into the other half
+        done = first
+        ahead.part, ahead.parts = 0, tile_end - step
+        if coming:
+            ahead.x, ahead.x_stride = <char *>work.x[0] + (tile_end - step) * x_step, x_step // itemsize
         while step < tile_end:
             rows = alive(batch, step, rows)
             for i in range(direction.phases):
@@ -139,12 +161,18 @@ cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, co
                 io.cell = work.cell
                 io.cell_stride = cell_bytes // itemsize
                 io.descending = step & 1
+                io.ahead = NULL
+                if coming and direction.phase[i].inputs:
+                    ahead.out_stride = io.start_stride
+                    ahead.out = work.start[i] + (FASTRNN_AHEAD - first) * io.start_stride * itemsize
+                    io.ahead = &ahead
                 kernels.step[direction.kind[i]](&direction.phase[i], &io, 0, blocks_of(direction.kind[i], direction.phase[i].units, itemsize), 0, rows)
             for row in range(rows):
                 work.h[row] = work.out[row]
                 work.out[row] = <char *>work.out[row] + y_step
                 work.x[row] = <char *>work.x[row] + x_step
             done += rows
+            ahead.part += 1
             step += 1
 
     for row in range(batch.rows):

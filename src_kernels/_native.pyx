@@ -31,6 +31,15 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t units
         int activation
         int flush
+    enum:
+        FASTRNN_AHEAD
+    ctypedef struct fastrnn_ahead:
+        const void *x
+        Py_ssize_t x_stride
+        void *out
+        Py_ssize_t out_stride
+        int part
+        int parts
     ctypedef struct fastrnn_step:
         const void *const *x
         const void *start
@@ -40,6 +49,7 @@ cdef extern from "kernels.h" nogil:
         void *const *out
         void *cell
         Py_ssize_t cell_stride
+        const fastrnn_ahead *ahead
         int descending
     ctypedef void (*fastrnn_step_fn)(const fastrnn_phase *, const fastrnn_step *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
     ctypedef void (*fastrnn_inputs_fn)(int, const fastrnn_phase *, const void *const *, void *, Py_ssize_t,
@@ -48,6 +58,7 @@ cdef extern from "kernels.h" nogil:
         fastrnn_step_fn *step
         fastrnn_inputs_fn inputs
         void (*activate)(int, const void *, void *, Py_ssize_t) noexcept nogil
+        int ahead
     int fastrnn_phase_gates(int)
     int fastrnn_phase_block(int)
     int fastrnn_tier_built(int)
@@ -60,6 +71,8 @@ cdef enum:
     TILE_ROWS = 48                # rows of a tile of projected inputs: enough for the GEMM, few enough for the L2
     TILE_BYTES = 256 * 1024       # and no more bytes than this, down to TILE_ROWS_LEAST rows
     TILE_ROWS_LEAST = 12
+    AHEAD_LEAST = 64 * 1024       # bytes of W_hh that the nearest cache serves about as fast as they are multiplied,
+    AHEAD_MOST = 12 * 1024 * 1024 # and of both matrices, from which on memory is what a step waits for
     KEEP_BYTES = 8 * 1024 * 1024  # the largest workspace that outlives its call
     CHUNK_ROWS = 480              # rows of the sequence that pass through all layers of a one-way network together
 

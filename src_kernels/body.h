@@ -36,6 +36,7 @@
 #include "tile.h"
 #include "activations.h"
 #include "gates.h"
+#include "ahead.h"
 #include "step.h"
 
 static const fastrnn_kernels FN(kernels) = {
@@ -45,6 +46,7 @@ static const fastrnn_kernels FN(kernels) = {
     },
     .inputs = FN(inputs),
     .activate = FN(activate),
+    .ahead = AHEAD,
 };
 
 #undef FN

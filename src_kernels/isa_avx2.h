@@ -18,6 +18,7 @@
 #define LANES ((int)(32 / sizeof(T)))
 #define MAX_ROWS 3            /* 3 rows x 4 vectors of sums, 1 of weights, 3 broadcasts: 16 registers */
 #define ONE_ROW_VECS 8        /* one row: both halves of a group together, 8 chains of fma */
+#define AHEAD 0
 
 #define v_load(p) I_(loadu)(p)
 #define v_store(p, a) I_(storeu)(p, a)

@@ -14,6 +14,7 @@
 #define LANES 1
 #define MAX_ROWS 2
 #define ONE_ROW_VECS 8
+#define AHEAD 0
 
 #define v_load(p) (*(p))
 #define v_store(p, a) ((void)(*(p) = (a)))

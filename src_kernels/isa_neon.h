@@ -18,6 +18,7 @@
 #define LANES ((int)(16 / sizeof(T)))
 #define MAX_ROWS 6            /* 6 rows x 4 vectors of sums, 4 of weights, 1 broadcast: 29 of 32 registers */
 #define ONE_ROW_VECS 16       /* one row: a whole group of four gates */
+#define AHEAD 0
 
 #define v_load(p) I_(vld1q)(p)
 #define v_store(p, a) I_(vst1q)(p, a)

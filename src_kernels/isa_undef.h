@@ -8,6 +8,7 @@
 #undef LANES
 #undef MAX_ROWS
 #undef ONE_ROW_VECS
+#undef AHEAD
 #undef v_load
 #undef v_store
 #undef v_set1

@@ -29,6 +29,16 @@ typedef struct {
     int flush;           /* 0: `out` is an intermediate (m of a projected LSTM), whose tiny values stay */
 } fastrnn_phase;
 
+/* The inputs of the FASTRNN_AHEAD time steps after this tile of steps, which a step of one row projects while it waits for weights. */
+enum { FASTRNN_AHEAD = 12 };
+typedef struct {
+    const void *x;             /* IN   [FASTRNN_AHEAD] rows (inputs,), `x_stride` elements apart */
+    ptrdiff_t x_stride;
+    void *out;                 /* INOUT [FASTRNN_AHEAD][groups][G][LANES]: b + W_ih x, complete after the last part */
+    ptrdiff_t out_stride;      /*      elements from row to row */
+    int part, parts;           /* this step does part `part` of `parts`; the parts go in order */
+} fastrnn_ahead;
+
 /* One time step.  Rows are pointers, so that any layout, order of rows and direction in time costs the same. */
 typedef struct {
     const void *const *x;      /* IN   [row] -> (inputs,); NULL: `start` already holds b + W_ih x */
@@ -39,6 +49,7 @@ typedef struct {
     void *const *out;          /* OUT  [row] -> (units,): h', or r*h (GRU_RESET); never overlaps an input */
     void *cell;                /* INOUT [row][groups*LANES]: c of the LSTM; z, written by GRU_RESET and read by GRU_NEW */
     ptrdiff_t cell_stride;     /*      elements from row to row */
+    const fastrnn_ahead *ahead; /* with one row, what to project on the way; NULL on tiers that cannot, or for nothing */
     int descending;            /* walk the blocks from the last to the first: steps take turns, for the caches still hold what was read last */
 } fastrnn_step;
 
@@ -56,6 +67,7 @@ typedef struct {
     fastrnn_step_fn step[FASTRNN_PHASES];
     fastrnn_inputs_fn inputs;
     fastrnn_activate_fn activate;
+    int ahead;                 /* whether a step of one row can project inputs on the way: the tier has registers for both */
 } fastrnn_kernels;
 
 /* Packed geometry, the same on every tier. */

@@ -1,8 +1,8 @@
 /* One time step over a range of unit blocks and rows, and the projection of inputs: walks of the tile over a packed matrix. */
 
 /* Sums of one tile from `start` over x and h, then its gates. */
-INLINE void FN(step_tile)(const int phase, const int M, const int NU, const int NS, const fastrnn_phase *p, const fastrnn_step *io,
-                          ptrdiff_t row, ptrdiff_t group, int lane, const T *w_x, const T *w_h, ptrdiff_t w_stride)
+INLINE void FN(step_tile)(const int phase, const int ahead, const int M, const int NU, const int NS, const fastrnn_phase *p,
+                          const fastrnn_step *io, ptrdiff_t row, ptrdiff_t group, int lane, const T *w_x, const T *w_h, ptrdiff_t w_stride)
 {
     const int G = FN(gates)(phase), S = FN(slots)(phase);
     vec acc[MAX_ROWS][TILE_VECS];
@@ -16,7 +16,12 @@ INLINE void FN(step_tile)(const int phase, const int M, const int NU, const int 
                     acc[m][(u * S + 3) * NS + s] = v_load((const T *)p->b_h + (group + u) * GROUP + lane + s * LANES);
             }
     if (io->x) FN(accumulate)(phase, 0, M, NU, NS, acc, (const T *const *)io->x + row, p->inputs, w_x, w_stride);
-    FN(accumulate)(phase, 1, M, NU, NS, acc, (const T *const *)io->h + row, p->depth, w_h, w_stride);
+    if (AHEAD && ahead) {
+        const ptrdiff_t at = group * G * GROUP + lane;
+        FN(accumulate_ahead)(phase, NU, acc[0], (const T *)io->h[row], p, io->ahead, (const T *)p->b + at, at, w_x, w_h, w_stride);
+    } else {
+        FN(accumulate)(phase, 1, M, NU, NS, acc, (const T *const *)io->h + row, p->depth, w_h, w_stride);
+    }
 
     /* A loop over stored sums, not M copies of the gate math: the code of six rows would not fit the instruction cache. */
     vec sums[MAX_ROWS][TILE_VECS];
@@ -76,26 +81,26 @@ INLINE int FN(tile_registers)(const int M, const int vecs)
 }
 
 /* Tiles of NU groups from group `u` of a block that has `here` groups; returns the first group that is left. */
-INLINE ptrdiff_t FN(step_groups)(const int phase, const int M, const int NU, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
-                                 ptrdiff_t first, ptrdiff_t here, ptrdiff_t u, const T *w_x, const T *w_h)
+INLINE ptrdiff_t FN(step_groups)(const int phase, const int ahead, const int M, const int NU, const fastrnn_phase *p, const fastrnn_step *io,
+                                 ptrdiff_t row, ptrdiff_t first, ptrdiff_t here, ptrdiff_t u, const T *w_x, const T *w_h)
 {
-    const int G = FN(gates)(phase), NS = FN(tile_registers)(M, NU * FN(slots)(phase));
+    const int G = FN(gates)(phase), NS = ahead ? 1 : FN(tile_registers)(M, NU * FN(slots)(phase));
     for (; u + NU <= here; u += NU)
         for (int lane = 0; lane < GROUP && (first + u) * GROUP + lane < p->units; lane += NS * LANES) {
             const ptrdiff_t offset = u * G * GROUP + lane;
-            FN(step_tile)(phase, M, NU, NS, p, io, row, first + u, lane, io->x ? w_x + offset : NULL, w_h + offset, here * G * GROUP);
+            FN(step_tile)(phase, ahead, M, NU, NS, p, io, row, first + u, lane, w_x ? w_x + offset : NULL, w_h + offset, here * G * GROUP);
         }
     return u;
 }
 
-INLINE void FN(step_rows)(const int phase, const int M, const int U, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
+INLINE void FN(step_rows)(const int phase, const int ahead, const int M, const int U, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
                           ptrdiff_t first, ptrdiff_t here, const T *w_x, const T *w_h)
 {
     const int pairs = M == 1 || phase == FASTRNN_GRU_RESET;
     ptrdiff_t u = 0;
-    if (U == 4) u = FN(step_groups)(phase, M, 4, p, io, row, first, here, u, w_x, w_h);
-    if (U >= 2 && pairs) u = FN(step_groups)(phase, M, 2, p, io, row, first, here, u, w_x, w_h);
-    FN(step_groups)(phase, M, 1, p, io, row, first, here, u, w_x, w_h);
+    if (U == 4) u = FN(step_groups)(phase, ahead, M, 4, p, io, row, first, here, u, w_x, w_h);
+    if (U >= 2 && pairs) u = FN(step_groups)(phase, ahead, M, 2, p, io, row, first, here, u, w_x, w_h);
+    FN(step_groups)(phase, ahead, M, 1, p, io, row, first, here, u, w_x, w_h);
 }
 
 INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const fastrnn_step *io,
@@ -106,10 +111,15 @@ INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const
     for (ptrdiff_t i = block0; i < block1; i++) {
         const ptrdiff_t block = io->descending ? block0 + block1 - 1 - i : i;
         const ptrdiff_t first = block * U, here = groups - first < U ? groups - first : U;
-        const T *w_x = (const T *)p->w_x + first * G * GROUP * p->inputs, *w_h = (const T *)p->w_h + first * G * GROUP * p->depth;
+        const T *w_x = p->inputs ? (const T *)p->w_x + first * G * GROUP * p->inputs : NULL;
+        const T *w_h = (const T *)p->w_h + first * G * GROUP * p->depth;
+        if (AHEAD && io->ahead) {
+            FN(step_rows)(phase, 1, 1, U, p, io, row0, first, here, w_x, w_h);
+            continue;
+        }
         for (ptrdiff_t row = row0; row < row1;) {
             const int height = FN(tile_height)(row1 - row);
-#define CALL(M) FN(step_rows)(phase, M, U, p, io, row, first, here, w_x, w_h)
+#define CALL(M) FN(step_rows)(phase, 0, M, U, p, io, row, first, here, w_x, w_h)
             WITH_HEIGHT(height, CALL)
 #undef CALL
             row += height;

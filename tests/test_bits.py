@@ -96,6 +96,20 @@ def test_numba_agrees(variant, dtype):
         assert equal(results(plan, backends.load("numba")(plan), *data), results(plan, native.Engine(plan), *data))
 
 
+@pytest.mark.parametrize("steps", [24, 25, 35])
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_inputs_projected_on_the_way(variant, dtype, steps):
+    """One row with more weights than the nearest cache holds; beside a second row, steps and projection are apart."""
+    case = Case(variant, VARIANTS[variant].activations[0], 67, 170, 2, 2, steps=steps, batch=2)
+    plan = make_plan(case, dtype)
+    x, state = make_inputs(case, dtype)
+    both = results(plan, native.Engine(plan), x, state)
+    for name in set(backends.available_backends()) & {"cython", "numba"}:
+        y, last = results(plan, backends.load(name)(plan), x[:, 1:], tuple(s[:, 1:].copy() for s in state))
+        assert equal((y, last), (both[0][:, 1:], tuple(s[:, 1:] for s in both[1]))), name
+
+
 def test_tier_errors():
     with pytest.raises(ValueError, match="unknown ISA tier 'sse'; accepted: generic, neon, avx2, avx512"):
         native.select_tier("sse")

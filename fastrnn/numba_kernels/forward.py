@@ -7,13 +7,14 @@ from typing import Any
 from numba import int64
 from numba.core.extending import intrinsic
 
+from fastrnn.numba_kernels.ahead import AHEAD, can_ahead
 from fastrnn.numba_kernels.door import njit
-from fastrnn.numba_kernels.gemm import Rows, project, walk
+from fastrnn.numba_kernels.gemm import Ahead, Rows, project, walk
 from fastrnn.numba_kernels.gru import GRU, GRU_NEW, GRU_RESET
 from fastrnn.numba_kernels.lstm import LSTM, LSTM_PROJ, PROJECT
-from fastrnn.numba_kernels.phases import Phase
+from fastrnn.numba_kernels.phases import Phase, gate_count
 from fastrnn.numba_kernels.rnn import RNN
-from fastrnn.numba_kernels.simd import constant_of
+from fastrnn.numba_kernels.simd import GROUP_BYTES, constant_of, lanes
 
 __all__ = ["MANY_ROWS", "TILE_ROWS", "VARIANTS", "Job", "forward"]
 
@@ -27,6 +28,8 @@ VARIANTS = {
 """Phases of a step."""
 
 TILE_ROWS = 48  # rows of projected inputs held at a time, whatever T is: they stay in the nearer caches
+AHEAD_LEAST = 64 * 1024  # bytes of W_hh that the nearest cache serves about as fast as they are multiplied,
+AHEAD_MOST = 12 * 1024 * 1024  # and of both matrices, from which on memory is what a step waits for
 MANY_ROWS = 32  # from here on a step has rows enough to sum over x and h in one go
 
 Job = namedtuple(
@@ -74,17 +77,33 @@ _second_has_x = constant_of(lambda kind: kind.variant == "gru_before")
 
 
 @njit()
+def _waits_for_weights(phase, job):
+    """Whether one row waits for weights from the outer caches, so that it can project inputs on the way."""
+    row = (job.hidden + lanes(job.first.b) - 1) // lanes(job.first.b) * gate_count(phase) * GROUP_BYTES
+    few = job.rows == 1 and job.steps >= 2 * AHEAD
+    return few and row * job.state > AHEAD_LEAST and row * (job.state + job.inputs) <= AHEAD_MOST
+
+
+@njit()
 def forward(kind, job):
     """Run all steps of a job, every row as far as it goes."""
     first = _first(kind)
     step, rows = int64(0), job.rows  # a bare 0 is a type of its own, for which Numba compiles everything once more
     end, at = 0, -1  # inputs are projected up to this step; the next ones start at this row of the buffer
+    looks_ahead = can_ahead(first) and _waits_for_weights(first, job)
+    ahead, half, since = Ahead(-1, 0, 0, 0), 0, 0
     while step < job.steps:
         while job.lengths[rows - 1] <= step:
             rows -= 1
-        if step == end and rows < MANY_ROWS and step + 1 < job.steps:
+        if step == end:
+            since = step
+        if looks_ahead and step == end and step > 0:  # projected on the way, into the other half of the buffer
+            half = AHEAD - half
+            end, at = end + AHEAD, half
+        elif step == end and rows < MANY_ROWS and (step + 1 < job.steps or looks_ahead):
             count, live = 0, rows
-            while end < job.steps and count + live <= TILE_ROWS:
+            most = (job.steps - 1) % AHEAD + 1 if looks_ahead else TILE_ROWS  # short at first, then whole tiles
+            while end < job.steps and count + live <= most:
                 for row in range(live):
                     job.list[count + row] = job.x.offsets[row] + end * job.dx
                 count += live
@@ -98,9 +117,11 @@ def forward(kind, job):
             at = 0
         elif step == end:
             end, at = end + 1, -1
-        walk(first, kind, job.first, job, step, rows, at)
+        if looks_ahead:
+            ahead = Ahead(end if end < job.steps else -1, AHEAD - half, step - since, end - since)
+        walk(first, kind, job.first, job, step, rows, at, ahead)
         if _has_second(kind):
-            walk(_last(kind), kind, job.second, job, step, rows, at)
+            walk(_last(kind), kind, job.second, job, step, rows, at, ahead)
         step += 1
         if at >= 0:
             at += rows

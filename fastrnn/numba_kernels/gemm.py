@@ -5,18 +5,22 @@ Rows are addressed by offsets, so that time steps, rows of a batch and rows stil
 
 from collections import namedtuple
 
+from fastrnn.numba_kernels.ahead import Inputs, ahead_tile, can_ahead
 from fastrnn.numba_kernels.door import njit
 from fastrnn.numba_kernels.phases import finish, flag, gate_count, group_count
 from fastrnn.numba_kernels.simd import lanes, move, pointer, width
 from fastrnn.numba_kernels.tile import most_rows, tile
 
-__all__ = ["Packed", "Rows", "project", "walk"]
+__all__ = ["Ahead", "Packed", "Rows", "project", "walk"]
 
 Rows = namedtuple("Rows", "base offsets")
 """Rows of a matrix: row r starts at base[offsets[r]]."""
 
 Packed = namedtuple("Packed", "w_x w_h b b_h buffer")
 """Pointers to one phase's packed weights, and to its projected inputs: [rows][groups][G][lanes]."""
+
+Ahead = namedtuple("Ahead", "step to part parts")
+"""Inputs to project on the way: of the time steps from `step` on, to row `to` of the buffer; step < 0 for none."""
 
 
 @njit()
@@ -40,7 +44,7 @@ def project(phase, packed, job, x, rows):
 
 
 @njit()
-def walk(phase, kind, packed, job, step, rows, at):
+def walk(phase, kind, packed, job, step, rows, at, ahead):
     """One phase of one time step: the sums of all blocks for the first `rows` rows, then their gate math.
 
     Projected inputs start at row `at` of the buffer; with at < 0 they are not projected yet and x is summed here. Odd
@@ -62,6 +66,7 @@ def walk(phase, kind, packed, job, step, rows, at):
     if at >= 0 and not flag(phase, "projects"):
         start, start_stride = move(packed.buffer, at * groups * gates), groups * gates
     null = pointer(packed.b, 0)
+    sums_x = at < 0 and not flag(phase, "projects")
     for i in range(blocks):
         q = group_count(phase) * (blocks - 1 - i if step & 1 else i)
         here = min(group_count(phase), groups - q)
@@ -72,11 +77,18 @@ def walk(phase, kind, packed, job, step, rows, at):
             tiles = (rows - row + most - 1) // most
             m = (rows - row + tiles - 1) // tiles
             x_sums, x_stride = move(start, row * start_stride + q * gates), start_stride
-            if at < 0 and not flag(phase, "projects"):
+            if sums_x:
                 x, offsets = move(job.x.base, step * job.dx), move(job.x.offsets, row)
                 tile(phase, m, here, job.inputs, x_sums, 0, null, job.x_sums, stride, x, offsets, w_x)
                 x_sums, x_stride = job.x_sums, stride
-            tile(phase, m, here, depth, x_sums, x_stride, apart, job.sums, stride, a.base, move(a.offsets, row), w_h)
+            if can_ahead(phase) and ahead.step >= 0 and not flag(phase, "projects"):
+                x, h_row = move(job.x.base, job.x.offsets[0] + ahead.step * job.dx), move(a.base, a.offsets[0])
+                b, to = move(packed.b, q * gates), move(packed.buffer, (ahead.to * groups + q) * gates)
+                of_x = Inputs(job.inputs, b, x, job.dx, w_x, to, groups * gates, ahead.part, ahead.parts)
+                ahead_tile(phase, here, depth, x_sums, apart, job.sums, h_row, w_h, of_x)
+            else:
+                offsets = move(a.offsets, row)
+                tile(phase, m, here, depth, x_sums, x_stride, apart, job.sums, stride, a.base, offsets, w_h)
             for j in range(m):
                 cells = move(job.cells, (row + j) * job.padded)
                 old, new = move(h.base, h.offsets[row + j]), move(out.base, out.offsets[row + j])

@@ -200,6 +200,51 @@ static void check(const char *variant, const char *activation, int I, int H, int
     free_cell(w);
 }
 
+/* A step of one row that projects the next inputs on the way: the step's own results, and the inputs', as each kernel alone gives them. */
+static void check_ahead(const char *variant, int kind, int I, int H, int parts, uint32_t seed) {
+    const cell w = make_cell(variant, "standard", I, H, 0, 1, seed, 16, 2);
+    const fastrnn_phase p = make_phase(kind, &w, kind == FASTRNN_GRU_NEW ? 2 : 0);
+    const int G = fastrnn_phase_gates(kind), U = fastrnn_phase_block(kind), groups = groups_of(H), blocks = (groups + U - 1) / U;
+    const ptrdiff_t row_size = (ptrdiff_t)groups * G * GROUP, x_stride = I + 3;
+    real *x = allocate((size_t)((FASTRNN_AHEAD - 1) * x_stride + I), sizeof *x), *alone = packed(FASTRNN_AHEAD * row_size), *ahead_out = packed(FASTRNN_AHEAD * row_size);
+    const void *x_row[FASTRNN_AHEAD];
+    for (int r = 0; r < FASTRNN_AHEAD; r++) {
+        x_row[r] = x + r * x_stride;
+        for (int i = 0; i < I; i++) x[r * x_stride + i] = uniform(seed, 0, (uint32_t)(r * I + i));
+    }
+    real **h = make_rows(1, H), **out = make_rows(2, H), *state = packed((ptrdiff_t)groups * GROUP), *other = packed((ptrdiff_t)groups * GROUP);
+    draw_rows(seed, 1, 0, 1, H, h);
+    for (int u = 0; u < H; u++) state[u] = other[u] = uniform(seed, 2, (uint32_t)u);
+    for (int tier = 0; tier < FASTRNN_TIERS; tier++) {
+        const fastrnn_kernels *kernels = fastrnn_get_kernels(tier, DTYPE);
+        if (!kernels || !kernels->ahead) continue;
+        kernels->inputs(kind, &p, x_row, alone, row_size, 0, blocks, 0, FASTRNN_AHEAD);
+        fastrnn_ahead ahead = {.x = x, .x_stride = x_stride, .out = ahead_out, .out_stride = row_size, .parts = parts};
+        for (ahead.part = 0; ahead.part < parts; ahead.part++) {
+            fastrnn_step io = {.start = alone + ahead.part % FASTRNN_AHEAD * row_size, .start_stride = row_size};
+            io.h = io.prev = (const void *const *)h, io.descending = ahead.part & 1;
+            io.out = (void *const *)out, io.cell = state;
+            kernels->step[kind](&p, &io, 0, blocks, 0, 1);
+            io.out = (void *const *)(out + 1), io.cell = other, io.ahead = &ahead;
+            for (int block = blocks - 1; block >= 0; block--) kernels->step[kind](&p, &io, block, block + 1, 0, 1);
+            for (int u = 0; u < H; u++)
+                if (!same(out[0][u], out[1][u]) || !same(state[u], other[u])) {
+                    if (failures++ < 20) printf("FAILED  %s ahead, phase %d I=%d H=%d: unit %d\n", fastrnn_tier_name(tier), kind, I, H, u);
+                }
+        }
+        for (int r = 0; r < FASTRNN_AHEAD; r++)
+            for (int v = 0; v < groups * G; v++)
+                for (int u = v / G * GROUP; u < H && u < (v / G + 1) * GROUP; u++) {
+                    const ptrdiff_t at = r * row_size + v * GROUP + u % GROUP;
+                    if (!same(alone[at], ahead_out[at]) && failures++ < 20)
+                        printf("FAILED  %s inputs ahead, phase %d I=%d H=%d: row %d unit %d\n", fastrnn_tier_name(tier), kind, I, H, r, u);
+                }
+    }
+    free(x), free(alone), free(ahead_out), free(state), free(other);
+    free_rows(h, 1), free_rows(out, 2);
+    free_phase(p), free_cell(w);
+}
+
 int main(void) {
     static const char *const cells[][2] = {
         {"rnn", "tanh"}, {"rnn", "relu"}, {"rnn", "sigmoid"}, {"rnn", "linear"}, {"lstm", "standard"}, {"lstm", "linear"},
@@ -222,6 +267,13 @@ int main(void) {
                     check(cells[i][0], cells[i][1], sizes[j][0], sizes[j][1], heights[k], (kind_of_data)kind, seed);
                 }
             }
+    static const struct { const char *variant; int kind; } phases[] = {
+        {"rnn", FASTRNN_RNN}, {"lstm", FASTRNN_LSTM}, {"gru", FASTRNN_GRU}, {"gru_before", FASTRNN_GRU_RESET}, {"gru_before", FASTRNN_GRU_NEW}};
+    static const int parts[] = {1, 5, FASTRNN_AHEAD};
+    for (unsigned i = 0; i < sizeof phases / sizeof *phases; i++)
+        for (unsigned j = 0; j < sizeof sizes / sizeof *sizes; j++)
+            for (unsigned k = 0; k < sizeof parts / sizeof *parts; k++)
+                check_ahead(phases[i].variant, phases[i].kind, sizes[j][0], sizes[j][1], parts[k], ++seed);
     printf("checksum %016llx\n%d failures\n", (unsigned long long)checksum, failures);
     return failures > 0;
 }
