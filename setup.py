@@ -75,8 +75,8 @@ def native():
         include_dirs=["src_kernels", numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         libraries=["m"],
-        extra_compile_args=[*OPTIMIZE, "-std=c11", "-fvisibility=hidden", *STRICT_MATH],
-        extra_link_args=[OPTIMIZE[0], *STRICT_MATH],
+        extra_compile_args=[*OPTIMIZE, "-std=c11", "-pthread", "-fvisibility=hidden", *STRICT_MATH],
+        extra_link_args=[OPTIMIZE[0], "-pthread", *STRICT_MATH],
     )
 
 

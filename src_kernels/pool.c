@@ -1,0 +1,202 @@
+/* The thread pool: workers that sleep between calls, and how all of them wait. */
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* sched_getaffinity, pthread_setname_np */
+#endif
+#include "pool.h"
+
+#include <limits.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    LAUNCH_SPIN = 50000,  /* ns for which a worker looks out for the next call, and the caller for the last member */
+    BARRIER_SPIN = 50000, /* ns */
+    YIELDS = 32,          /* of a member, after that and before it sleeps */
+    PAUSES = 32           /* between two looks at the clock */
+};
+
+/* Where threads sleep until a word changes. */
+typedef struct {
+    atomic_int sleepers;
+    pthread_cond_t wake;
+} bed;
+
+typedef struct {
+    _Alignas(FASTRNN_LINE) atomic_uint calls; /* how often this worker was called: what it waits on; with all it needs on the same line */
+    int member, members;
+    fastrnn_job job;
+    void *context;
+    bed idle;
+} worker;
+
+static worker workers[FASTRNN_MAX_MEMBERS - 1];
+static int built;                                              /* workers that exist; belongs to who holds `busy` */
+static int forks_are_seen;                                     /* by the handler below; else there is no pool */
+static atomic_int busy;                                        /* a call is at work */
+static atomic_int processors;                                  /* that the workers may use */
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;      /* only for those who go to sleep and those who wake them */
+static bed crossing = {.wake = PTHREAD_COND_INITIALIZER};      /* of the members of the one run there is, at any barrier */
+static fastrnn_barrier end;                                    /* which workers only arrive at */
+
+/* Waiting -------------------------------------------------------------------------------------------------------------- */
+
+static int64_t nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void pause_briefly(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb"); /* `yield` does nothing on most of them */
+#endif
+}
+
+static int has_changed(atomic_uint *word, unsigned from) { return atomic_load_explicit(word, memory_order_acquire) != from; }
+
+/* Until *word is not `from`: spin for `spin` ns, give the processor away `yields` times, sleep. */
+static void wait_for_change(atomic_uint *word, unsigned from, int spin, int yields, bed *place) {
+    int64_t start = 0;
+    for (int i = 1; spin; i++) {
+        if (has_changed(word, from)) return;
+        pause_briefly();
+        if (i % PAUSES) continue;
+        const int64_t now = nanoseconds();
+        if (!start) start = now;
+        else if (now - start > spin) break;
+    }
+    for (int i = 0; i < yields; i++) {
+        if (has_changed(word, from)) return;
+        sched_yield();
+    }
+    pthread_mutex_lock(&mutex);
+    atomic_fetch_add(&place->sleepers, 1);
+    while (atomic_load(word) == from) pthread_cond_wait(&place->wake, &mutex);
+    atomic_fetch_sub(&place->sleepers, 1);
+    pthread_mutex_unlock(&mutex);
+}
+
+/* Here and in the wait above the order is sequential: either the sleeper sees the new value or this sees the sleeper. Past the
+ * store it touches nothing of the barrier, whose memory may be gone. */
+static void change(atomic_uint *word, unsigned to, bed *place) {
+    atomic_store(word, to);
+    if (!atomic_load(&place->sleepers)) return;
+    pthread_mutex_lock(&mutex); /* until the sleeper really waits */
+    pthread_mutex_unlock(&mutex);
+    pthread_cond_broadcast(&place->wake);
+}
+
+/* Barrier -------------------------------------------------------------------------------------------------------------- */
+
+void fastrnn_barrier_init(fastrnn_barrier *barrier) {
+    atomic_init(&barrier->arrived, 0);
+    atomic_init(&barrier->generation, 0);
+}
+
+/* Returns the generation to leave behind. It cannot change before this arrival, so that it needs no order. */
+static unsigned arrive(fastrnn_barrier *barrier, int members) {
+    const unsigned generation = atomic_load_explicit(&barrier->generation, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) + 1 == (unsigned)members) {
+        atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
+        change(&barrier->generation, generation + 1, &crossing);
+    }
+    return generation;
+}
+
+/* Who spins while another member has no processor to run on only keeps it from getting one. */
+static int spin_of(int members, int limit) { return members <= atomic_load_explicit(&processors, memory_order_relaxed) ? limit : 0; }
+
+static void cross(fastrnn_barrier *barrier, int members, int limit) {
+    wait_for_change(&barrier->generation, arrive(barrier, members), spin_of(members, limit), YIELDS, &crossing);
+}
+
+void fastrnn_barrier_wait(fastrnn_barrier *barrier, int members) {
+    if (members > 1) cross(barrier, members, BARRIER_SPIN);
+}
+
+/* Workers -------------------------------------------------------------------------------------------------------------- */
+
+static void *work(void *argument) {
+    worker *self = argument;
+#ifdef __APPLE__
+    pthread_setname_np("fastrnn");
+#elif defined(__linux__)
+    pthread_setname_np(pthread_self(), "fastrnn");
+#endif
+    int spin = 0;
+    for (unsigned calls = 0;; calls++) {
+        wait_for_change(&self->calls, calls, spin, 0, &self->idle);
+        const int members = self->members;
+        self->job(self->context, self->member, members);
+        spin = spin_of(members, LAUNCH_SPIN);
+        arrive(&end, members);
+    }
+    return NULL;
+}
+
+static int count_processors(void) {
+#ifdef __linux__
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+    const long online = sysconf(_SC_NPROCESSORS_ONLN);
+    return online > 0 && online < INT_MAX ? (int)online : 1;
+}
+
+/* Up to `wanted` workers, or as many as the system gives. They live as long as the process. */
+static void build(int wanted) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* inherited: signals belong to the threads of the program */
+    for (; built < wanted; built++) {
+        worker *next = &workers[built];
+        pthread_t thread;
+        atomic_init(&next->calls, 0);
+        atomic_init(&next->idle.sleepers, 0);
+        pthread_cond_init(&next->idle.wake, NULL);
+        next->member = built + 1;
+        if (pthread_create(&thread, NULL, work, next)) break;
+        pthread_detach(thread);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    atomic_store_explicit(&processors, count_processors(), memory_order_relaxed);
+}
+
+int fastrnn_pool_run(int wanted, fastrnn_job job, void *context) {
+    if (wanted < 2 || !forks_are_seen || atomic_exchange_explicit(&busy, 1, memory_order_acquire)) {
+        job(context, 0, 1);
+        return 1;
+    }
+    if (wanted > FASTRNN_MAX_MEMBERS) wanted = FASTRNN_MAX_MEMBERS;
+    if (built < wanted - 1) build(wanted - 1);
+    const int members = built < wanted - 1 ? built + 1 : wanted;
+    for (worker *next = workers; next < workers + members - 1; next++) {
+        next->members = members, next->job = job, next->context = context;
+        change(&next->calls, atomic_load_explicit(&next->calls, memory_order_relaxed) + 1, &next->idle);
+    }
+    job(context, 0, members);
+    cross(&end, members, LAUNCH_SPIN);
+    atomic_store_explicit(&busy, 0, memory_order_release);
+    return members;
+}
+
+/* Fork ----------------------------------------------------------------------------------------------------------------- */
+
+/* A child has none of the workers, and what they and their callers held would stay held for ever. */
+static void forget(void) {
+    pthread_mutex_init(&mutex, NULL);
+    pthread_cond_init(&crossing.wake, NULL);
+    atomic_init(&crossing.sleepers, 0);
+    fastrnn_barrier_init(&end);
+    built = 0;
+    atomic_store_explicit(&busy, 0, memory_order_release);
+}
+
+/* When loaded, not at the first call: a fork during that would find `busy` set and no handler. */
+__attribute__((constructor)) static void see_forks(void) { forks_are_seen = !pthread_atfork(NULL, NULL, forget); }

@@ -1,0 +1,34 @@
+/* Threads for one call at a time, and the barrier between the phases of a step.  README.md tells how they wait. */
+#ifndef FASTRNN_POOL_H
+#define FASTRNN_POOL_H
+
+#include <stdatomic.h>
+
+enum {
+    FASTRNN_MAX_MEMBERS = 256,
+    FASTRNN_LINE = 128 /* bytes that one core may pull from another at once: a line on Apple's processors, a pair of lines on x86 */
+};
+
+/* The part of `member`, 0 <= member < members. */
+typedef void (*fastrnn_job)(void *context, int member, int members);
+
+/* Runs job(context, m, members) once for every m in 0..members-1, member 0 on the calling thread, and returns `members` when all
+ * are done.  1 <= members <= wanted: fewer where threads cannot be made, and 1 (the caller does everything) where the pool is at
+ * work for another call or this is called from a job.  Never waits for other callers. */
+int fastrnn_pool_run(int wanted, fastrnn_job job, void *context);
+
+/* A barrier for the members of one run.  Padded, not aligned, so that it may lie in any memory; nothing to free. */
+typedef struct {
+    char before[FASTRNN_LINE];
+    atomic_uint arrived;
+    char between[FASTRNN_LINE];
+    atomic_uint generation; /* how often all have crossed: the one word to wait on */
+    char after[FASTRNN_LINE];
+} fastrnn_barrier;
+
+void fastrnn_barrier_init(fastrnn_barrier *barrier);
+
+/* Returns when all `members` have called it; what any of them wrote before is visible to all of them after. */
+void fastrnn_barrier_wait(fastrnn_barrier *barrier, int members);
+
+#endif

@@ -1,0 +1,275 @@
+/* The thread pool: who runs, what a barrier makes visible, callers that meet, forks, and silence after a call.
+ *
+ * For ThreadSanitizer no data below is atomic unless it must be: what the pool and its barrier promise to order is plain memory. */
+#define _GNU_SOURCE /* nanosleep, fork */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../../src_kernels/pool.h"
+
+#if defined(__SANITIZE_THREAD__)
+#define TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TSAN 1
+#endif
+#endif
+
+enum { MOST = 64, CROSSINGS = 3000, CALLERS = 6, CALLS = 500, FORKS = 20 };
+
+static atomic_int failures;
+
+static void check(int right, const char *what, long long got) {
+    if (right) return;
+    atomic_fetch_add(&failures, 1);
+    printf("FAILED: %s, got %lld\n", what, got);
+}
+
+static void rest(double seconds) {
+    struct timespec left = {(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    while (nanosleep(&left, &left) && errno == EINTR) continue;
+}
+
+/* Members -------------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int times[FASTRNN_MAX_MEMBERS], told[FASTRNN_MAX_MEMBERS];
+    pthread_t thread[FASTRNN_MAX_MEMBERS];
+} roll;
+
+static void sign(void *context, int member, int members) {
+    roll *r = context;
+    r->times[member]++;
+    r->told[member] = members;
+    r->thread[member] = pthread_self();
+}
+
+/* One run, in which every member took part once and all were told the truth. */
+static int call_the_roll(int wanted) {
+    roll r = {0};
+    const int members = fastrnn_pool_run(wanted, sign, &r);
+    check(members >= 1 && members <= (wanted > 1 ? wanted : 1), "members", members);
+    check(pthread_equal(r.thread[0], pthread_self()), "member 0 on another thread than the caller's", 0);
+    for (int m = 0; m < FASTRNN_MAX_MEMBERS; m++) {
+        check(r.times[m] == (m < members), "times that a member ran", r.times[m]);
+        check(m >= members || r.told[m] == members, "members that a member was told of", r.told[m]);
+        for (int other = 0; m < members && other < m; other++) check(!pthread_equal(r.thread[m], r.thread[other]), "two members on one thread", m);
+    }
+    return members;
+}
+
+static void test_members(void) {
+    static const int wanted[] = {2, 1, 3, 8, 2, 0, -1, 5, MOST, 3};
+    for (int i = 0; i < 300; i++) {
+        const int w = wanted[i % 10], members = call_the_roll(w);
+        check(members == (w > 1 ? w : 1), "members of a pool that nobody else uses", members);
+        if (i % 100 == 99) rest(0.002); /* the next call finds all asleep */
+    }
+    check(call_the_roll(FASTRNN_MAX_MEMBERS + 1) <= FASTRNN_MAX_MEMBERS, "members beyond the most", 0);
+}
+
+static void read_signals(void *context, int member, int members) {
+    (void)members;
+    if (member) pthread_sigmask(SIG_SETMASK, NULL, context);
+}
+
+static void test_signals(void) {
+    sigset_t caller, worker;
+    check(fastrnn_pool_run(2, read_signals, &worker) == 2, "members", 1);
+    pthread_sigmask(SIG_SETMASK, NULL, &caller);
+    check(sigismember(&worker, SIGINT) == 1 && sigismember(&worker, SIGUSR1) == 1, "signals open in a worker", 0);
+    check(sigismember(&caller, SIGINT) == 0, "signals blocked in the caller", 0);
+}
+
+/* Barrier -------------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    fastrnn_barrier barrier;
+    int crossings, uneven;
+    long written[MOST];
+} phases;
+
+/* Each writes its own number of the phase, crosses, and reads those of all others; and again. */
+static void cross_phases(void *context, int member, int members) {
+    phases *p = context;
+    for (int phase = 0; phase < p->crossings; phase++) {
+        p->written[member] = (long)phase * MOST + member;
+        if (p->uneven && phase % 1000 == 10 && member == members - 1) rest(0.002); /* the others sleep */
+        fastrnn_barrier_wait(&p->barrier, members);
+        for (int other = 0; other < members; other++)
+            check(p->written[other] == (long)phase * MOST + other, "what another wrote before the barrier", p->written[other]);
+        fastrnn_barrier_wait(&p->barrier, members);
+    }
+}
+
+static void test_barrier(int crossings) {
+    static const int wanted[] = {1, 2, 3, 8};
+    for (int i = 0; i < 8; i++) {
+        phases p = {.crossings = crossings, .uneven = i % 2};
+        fastrnn_barrier_init(&p.barrier);
+        const int members = fastrnn_pool_run(wanted[i / 2], cross_phases, &p);
+        check(members == wanted[i / 2], "members", members);
+        check((long)atomic_load(&p.barrier.generation) == (members > 1 ? 2L * crossings : 0), "generations", atomic_load(&p.barrier.generation));
+    }
+}
+
+/* Callers that meet ---------------------------------------------------------------------------------------------------- */
+
+static void call_inside(void *context, int member, int members) {
+    (void)members;
+    ((int *)context)[member] = call_the_roll(3);
+}
+
+static void test_nested(void) {
+    int inner[3] = {0};
+    check(fastrnn_pool_run(3, call_inside, inner) == 3, "members", 0);
+    for (int m = 0; m < 3; m++) check(inner[m] == 1, "members of a nested call", inner[m]);
+    check(call_the_roll(3) == 3, "members after nested calls", 0);
+}
+
+static void *call_often(void *together) {
+    for (int i = 0; i < CALLS; i++) {
+        const int members = call_the_roll(2 + i % 3);
+        if (members > 1) (*(int *)together)++;
+    }
+    return NULL;
+}
+
+static void test_callers(void) {
+    pthread_t caller[CALLERS];
+    int together[CALLERS] = {0}, all = 0;
+    for (int i = 0; i < CALLERS; i++)
+        if (pthread_create(&caller[i], NULL, call_often, &together[i])) abort();
+    for (int i = 0; i < CALLERS; i++) pthread_join(caller[i], NULL), all += together[i];
+    check(all > 0, "calls that got the pool", all);
+    printf("%d callers: %d of %d calls got the pool\n", CALLERS, all, CALLERS * CALLS);
+    check(call_the_roll(4) == 4, "members after all callers", 0);
+}
+
+/* A run that stays: its members hold until they are let go. */
+typedef struct {
+    atomic_int inside, go;
+    int held; /* this member; the others end */
+} hold;
+
+static void hold_on(void *context, int member, int members) {
+    hold *h = context;
+    (void)members;
+    atomic_fetch_add(&h->inside, 1);
+    while (member == h->held && !atomic_load(&h->go)) rest(0.0005);
+}
+
+static void *run_and_hold(void *context) {
+    check(fastrnn_pool_run(3, hold_on, context) == 3, "members", 0);
+    return NULL;
+}
+
+static pthread_t start_holding(hold *h, int held) {
+    pthread_t thread;
+    *h = (hold){.held = held};
+    if (pthread_create(&thread, NULL, run_and_hold, h)) abort();
+    while (atomic_load(&h->inside) < 3) rest(0.0005);
+    rest(0.002); /* whoever has nothing to do is asleep: the caller, if a worker is held */
+    return thread;
+}
+
+static void test_busy(void) {
+    hold h;
+    const pthread_t thread = start_holding(&h, 1);
+    check(call_the_roll(3) == 1, "members while another call is at work", 0);
+    atomic_store(&h.go, 1);
+    pthread_join(thread, NULL);
+    check(call_the_roll(3) == 3, "members after it", 0);
+}
+
+/* Fork ----------------------------------------------------------------------------------------------------------------- */
+
+#ifndef TSAN /* which gives up on a process of several threads whose child starts threads */
+static void test_child(int wanted) {
+    fflush(stdout);
+    const pid_t child = fork();
+    if (child < 0) abort();
+    if (child == 0) {
+        alarm(60);
+        atomic_store(&failures, 0);
+        for (int i = 0; i < 3; i++) check(call_the_roll(wanted) == wanted, "members in a child", i);
+        rest(0.001);
+        check(call_the_roll(wanted) == wanted, "members in a child, later", 0);
+        test_barrier(CROSSINGS / 100);
+        fflush(stdout);
+        _exit(atomic_load(&failures) > 0);
+    }
+    int status;
+    if (waitpid(child, &status, 0) != child) abort();
+    check(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status of a child", status);
+}
+
+static void *call_until(void *stop) {
+    while (!atomic_load((atomic_int *)stop)) call_the_roll(3);
+    return NULL;
+}
+
+static void test_fork(void) {
+    check(call_the_roll(4) == 4, "members before a fork", 0);
+    test_child(5);
+    for (int held = 0; held < 2; held++) { /* at work: the caller, a worker */
+        hold h;
+        const pthread_t thread = start_holding(&h, held);
+        test_child(3);
+        check(call_the_roll(3) == 1, "members in the parent, whose other call is at work", 0);
+        atomic_store(&h.go, 1);
+        pthread_join(thread, NULL);
+    }
+    atomic_int stop = 0;
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, call_until, &stop)) abort();
+    for (int i = 0; i < FORKS; i++) test_child(2); /* anywhere within a call */
+    atomic_store(&stop, 1);
+    pthread_join(thread, NULL);
+    check(call_the_roll(4) == 4, "members in the parent after forks", 0);
+}
+#endif
+
+/* Silence -------------------------------------------------------------------------------------------------------------- */
+
+static double processor_time(void) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + 1e-6 * (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+}
+
+static void test_silence(void) {
+    static const int wanted[] = {2, 8};
+    for (int i = 0; i < 2; i++) {
+        check(call_the_roll(wanted[i]) == wanted[i], "members", 0);
+        const double before = processor_time();
+        rest(1);
+        const double used = processor_time() - before;
+        printf("one second after a call with %d members: %.0f us of processor time\n", wanted[i], 1e6 * used);
+        check(used < 5e-3, "us of processor time in a second without a call", (long long)(1e6 * used));
+    }
+}
+
+int main(void) {
+    alarm(300); /* a deadlock ends, too */
+    test_members();
+    test_signals();
+    test_barrier(CROSSINGS);
+    test_nested();
+    test_callers();
+    test_busy();
+#ifndef TSAN
+    test_fork();
+#endif
+    test_silence();
+    printf("%d failures\n", atomic_load(&failures));
+    return atomic_load(&failures) > 0;
+}
