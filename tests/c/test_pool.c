@@ -1,9 +1,10 @@
 /* The thread pool: who runs, what a barrier makes visible, callers that meet, forks, and silence after a call.
  *
  * For ThreadSanitizer no data below is atomic unless it must be: what the pool and its barrier promise to order is plain memory. */
-#define _GNU_SOURCE /* nanosleep, fork */
+#define _GNU_SOURCE /* nanosleep, fork, processor sets */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,6 +89,27 @@ static void test_signals(void) {
     check(sigismember(&worker, SIGINT) == 1 && sigismember(&worker, SIGUSR1) == 1, "signals open in a worker", 0);
     check(sigismember(&caller, SIGINT) == 0, "signals blocked in the caller", 0);
 }
+
+#ifdef __linux__
+typedef struct {
+    cpu_set_t set[2];
+} sets;
+
+static void read_set(void *context, int member, int members) {
+    (void)members;
+    pthread_getaffinity_np(pthread_self(), sizeof(cpu_set_t), &((sets *)context)->set[member]);
+}
+
+/* A worker may run wherever its caller may, awake or just woken. */
+static void test_affinity(void) {
+    for (int i = 0; i < 20; i++) {
+        sets s;
+        check(fastrnn_pool_run(2, read_set, &s) == 2, "members", 0);
+        check(CPU_EQUAL(&s.set[0], &s.set[1]), "processors of a worker", CPU_COUNT(&s.set[1]));
+        if (i % 2) rest(0.002);
+    }
+}
+#endif
 
 /* Barrier -------------------------------------------------------------------------------------------------------------- */
 
@@ -262,6 +284,9 @@ int main(void) {
     alarm(300); /* a deadlock ends, too */
     test_members();
     test_signals();
+#ifdef __linux__
+    test_affinity();
+#endif
     test_barrier(CROSSINGS);
     test_nested();
     test_callers();
