@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fastrnn.checks import FormatError, UnsupportedError
     from fastrnn.files import load
     from fastrnn.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, from_state_dict, warmup
+    from fastrnn.stream import Stream
     from fastrnn.torch import from_torch
 
 __version__ = "0.1.0"
@@ -20,6 +21,7 @@ _HOMES = {
     "checks": ("FormatError", "UnsupportedError"),
     "files": ("load",),
     "layers": ("GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "from_state_dict", "warmup"),
+    "stream": ("Stream",),
     "torch": ("from_torch",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -33,6 +35,7 @@ __all__ = [
     "GRUCell",
     "LSTMCell",
     "RNNCell",
+    "Stream",
     "UnsupportedError",
     "__version__",
     "available_backends",

@@ -295,8 +295,14 @@ def lengths(value: Any, steps: int, batch: int, batched: bool) -> np.ndarray:
     return np.ascontiguousarray(found, dtype=np.int64)
 
 
-def out(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], given: Sequence[Any]) -> np.ndarray:
-    """Return an array that a call may write its result to; x, hx and lengths as given must not overlap it."""
+def out(
+    value: Any,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    given: Sequence[Any],
+    names: Sequence[str] = ("x", "hx", "lengths"),
+) -> np.ndarray:
+    """Return an array that a call may write its result to; the arguments as given must not overlap it."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"out must be a NumPy array, got {_kind(value)}")
     if value.dtype != dtype:
@@ -307,11 +313,75 @@ def out(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], given: Sequenc
         raise ValueError("out must be C-contiguous and aligned: pass np.empty(shape, dtype)")
     if not value.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")
-    for name, argument in zip(("x", "hx", "lengths"), given, strict=True):
+    for name, argument in zip(names, given, strict=True):
         for part in argument if isinstance(argument, (tuple, list)) else (argument,):
             if part is not None and np.shares_memory(value, array(part, name)):
                 raise ValueError(f"out overlaps {name}: pass an array of its own")
     return value
+
+
+# Streams --------------------------------------------------------------------------------------------------------------
+
+
+def no_stream(layer: object) -> UnsupportedError:
+    """Return the error of a layer that also runs backwards."""
+    return UnsupportedError(
+        f"a stream goes forward only, and {layer!r} reads every sequence from its end too: "
+        "call the layer on whole sequences, or build and train one with bidirectional=False"
+    )
+
+
+def stream_in_use() -> RuntimeError:
+    """Return the error of a call that finds another one inside."""
+    return RuntimeError(
+        "this Stream is inside another call, and takes one thread at a time: make a stream for each thread, "
+        "or take turns with a lock"
+    )
+
+
+def rows(value: Any, streams: int | None) -> np.ndarray:
+    """Return distinct numbers of streams as int64; `streams` is None for a stream without batch_size."""
+    if streams is None:
+        raise ValueError("rows must be None for a stream without batch_size: make it with layer.stream(batch_size=N)")
+    found = array(value, "rows")
+    if found.ndim != 1:
+        raise ValueError(f"rows is {found.shape}, expected (n,): the numbers of n streams")
+    if found.size == 0:
+        return np.zeros(0, np.int64)  # np.asarray([]) is float64
+    if found.dtype.kind not in "iu":
+        cure = ": pass np.flatnonzero(rows)" if found.dtype.kind == "b" else ""
+        raise TypeError(f"rows must be integers, got dtype {found.dtype}{cure}")
+    if streams == 0:
+        raise ValueError(f"rows must be empty, for there is no stream: batch_size is 0, got {len(found)} rows")
+    if found.min() < 0 or found.max() >= streams:
+        wrong = found[(found < 0) | (found >= streams)][0]
+        raise ValueError(f"rows must lie in 0..N-1 = 0..{streams - 1}, got {wrong}")
+    numbers, counts = np.unique(found, return_counts=True)
+    if len(numbers) < len(found):
+        raise ValueError(f"rows must be distinct, got {numbers[counts > 1][0]} more than once")
+    return np.ascontiguousarray(found, dtype=np.int64)
+
+
+def wrong_stream_input(shape: tuple[int, ...], letters: str, sizes: Mapping[str, int]) -> ValueError:
+    """Return the error of an x whose axes are not `letters`, of which `sizes` gives all but T.
+
+    A step has no T; n stands for the streams of rows=, N for all of them.
+    """
+    expected = tuple(sizes.get(letter, letter) for letter in letters)
+    cure = ""
+    if len(shape) == len(letters) + 1 and "T" not in letters:
+        cure = ": step takes one time step, push takes many"
+    elif len(shape) == len(letters) - 1 and "T" in letters:
+        cure = ": push takes many time steps, step takes one"
+    elif shape[::-1] == expected:
+        cure = ": pass x.T"
+    elif len(shape) == len(letters) and shape[-1] == sizes["I"]:
+        cure = ": one row for each of rows" if "n" in letters else ": one row for each stream, or name some with rows="
+    return ValueError(f"x is {shape}, expected {_axes(letters)} = {_axes(expected)}{cure}")
+
+
+def _axes(sizes: Sequence[object]) -> str:
+    return f"({', '.join(map(str, sizes))}{',' * (len(sizes) == 1)})"
 
 
 def _kind(value: Any) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 from numpy import empty, ndarray
@@ -11,6 +11,9 @@ from numpy import empty, ndarray
 from fastrnn import backends, checks
 from fastrnn.cells import VARIANTS
 from fastrnn.weights import Plan, Sizes, Weights, check_arrays, check_tensors, init_weights, state_dict
+
+if TYPE_CHECKING:
+    from fastrnn.stream import Stream
 
 __all__ = ["Recurrent", "Weighted"]
 
@@ -398,6 +401,41 @@ class Recurrent(Weighted):
         c = empty((stacked, batch, sizes[1]), dtype)
         run(x, state, lengths, y, (h, c))
         return out, ((h, c) if ndim == 3 else (h.reshape(stacked, sizes[0]), c.reshape(stacked, sizes[1])))
+
+    def stream(self, batch_size: int | None = None, *, hx: Any = None) -> "Stream":
+        """Make a `Stream`: the layer with a state that stays between calls, for inputs that come step by step.
+
+        Parameters
+        ----------
+        batch_size : int, optional
+            N, the number of streams that the object holds, each at its own point in time. Default: one, without an axis
+            for it.
+        hx : array_like or pair of array_like, optional
+            Where the streams start: h (L, N, P or H), for LSTM (h, c) with c (L, N, H); (L, ..) without batch_size.
+            Default: `initial_state`, or zeros, which is also what `Stream.reset` goes back to.
+
+        Returns
+        -------
+        Stream
+            With the weights, the initial state and the backend that the layer has now.
+
+        Raises
+        ------
+        UnsupportedError
+            For a bidirectional layer, whose backward direction starts at the end.
+        ValueError, TypeError
+            As for a call.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> stream = fastrnn.GRU(2, 3).init().stream(batch_size=5)
+        >>> stream.step([[1.0, 2.0]], rows=[4]).shape
+        (1, 3)
+        """
+        from fastrnn import stream  # which depends on this module
+
+        return stream.start(self, batch_size, hx)
 
     def trace(self, x: Any, hx: Any = None) -> list[dict[str, Array]]:
         """Every gate and state of every step, from the reference formulas: slow, for eyes.

@@ -84,3 +84,4 @@ _ACTIVATIONS = {"tanh": FASTRNN_TANH, "relu": FASTRNN_RELU, "sigmoid": FASTRNN_S
 include "_tiers.pxi"
 include "_loop.pxi"
 include "_engine.pxi"
+include "_stream.pxi"

@@ -56,6 +56,11 @@ def arrays(result: Any) -> Iterator[np.ndarray]:
             yield from arrays(part)
 
 
+def by_steps(stream: Any, x: np.ndarray, axis: int = 0) -> np.ndarray:
+    """Take a stream through x step by step; time is this axis of x and of the result."""
+    return np.stack([stream.step(now) for now in np.moveaxis(x, axis, 0)], axis)
+
+
 def oracle(layer: Any, x: np.ndarray, hx: Any = None, lengths: Any = None) -> list[np.ndarray]:
     """Run the reference in a wider type, on the layer's rounded weights: [y, h] or [y, h, c], in the layer's layout."""
     wide = np.dtype(np.float64 if layer.dtype == np.float32 else np.longdouble)

@@ -1,0 +1,77 @@
+"""What a step of a stream costs beyond its kernels: `Stream.step` against a loop in C over the same steps, interleaved.
+
+The loop's steps, `Stepper.advance`, hold the kernels of all phases, the copy of the new state and nothing else.
+"""
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+import fastrnn
+
+LAYERS = {"lstm": fastrnn.LSTM, "gru": fastrnn.GRU, "rnn": fastrnn.RNN}
+BLOCK = 2e-3  # seconds
+ROUNDS = 101
+
+
+def block(work: Callable[[int], None], count: int) -> float:
+    """Nanoseconds of one of `count` steps."""
+    start = time.perf_counter_ns()
+    work(count)
+    return (time.perf_counter_ns() - start) / count
+
+
+def overheads(cell: str, hidden: int, batch: int | None) -> tuple[float, ...]:
+    """Median nanoseconds: a step of the loop in C, and what step(x, out=out) and step(x) take beyond it."""
+    stream = LAYERS[cell](hidden, hidden, backend="cython").init().stream(batch)
+    x = np.random.default_rng(0).standard_normal((*([batch] if batch else []), hidden), np.float32)
+    out = np.empty_like(x)
+    step = stream.step
+
+    def compiled(count: int) -> None:
+        stream._repeat(x.reshape(-1, hidden), out.reshape(-1, hidden), count)
+
+    def given(count: int) -> None:
+        for _ in range(count):
+            step(x, out=out)
+
+    def fresh(count: int) -> None:
+        for _ in range(count):
+            step(x)
+
+    def empty(count: int) -> None:  # the loop itself, which is not the stream's
+        for _ in range(count):
+            pass
+
+    block(fresh, 1000)
+    count = max(20, int(BLOCK * 1e9 / block(fresh, 1000)))
+    rounds = []
+    for _ in range(ROUNDS):
+        times = dict.fromkeys((compiled, given, fresh, empty), 0.0)
+        for work in (*times, *reversed(times)):
+            times[work] += block(work, count) / 2
+        base = times[compiled]
+        rounds.append((base, *(times[work] - times[empty] - base for work in (given, fresh))))
+    return tuple(map(statistics.median, zip(*rounds, strict=True)))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cell", choices=LAYERS, default="lstm")
+    parser.add_argument("--hidden", type=int, nargs="+", default=[8, 16, 64, 128], help="H, and I")
+    parser.add_argument("--batch", type=int, help="N; without it streams without an axis for it")
+    options = parser.parse_args()
+    gc.disable()
+    print("   H   loop in C   step(x, out=out)   step(x)      nanoseconds; the last two beyond the loop in C")
+    for hidden in options.hidden:
+        loop, given, fresh = overheads(options.cell, hidden, options.batch)
+        print(f"{hidden:4d} {loop:11.0f} {given:+18.0f} {fresh:+9.0f}")
+
+
+if __name__ == "__main__":
+    main()

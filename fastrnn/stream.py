@@ -1,0 +1,272 @@
+"""Streams: layers that keep their state between calls and take one time step at a time."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastrnn import backends, checks
+from fastrnn.recurrent import Array, Recurrent
+
+__all__ = ["Stream"]
+
+
+class Stream:
+    """N sequences that advance as their inputs come, made by ``layer.stream(batch_size)``.
+
+    A sequence has the same bits by `step`, by `push` in chunks of any size and by the layer as a whole, whichever other
+    streams advance with it. The weights and the initial state are those that the layer had when the stream was made;
+    what is loaded later is for later streams.
+
+    One thread at a time: there is no lock, and a call that finds another one inside raises RuntimeError. Pickles and
+    copies hold the layer and the state.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> layer = fastrnn.LSTM(3, 4).init(seed=0)
+    >>> x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    >>> stream = layer.stream()
+    >>> y = [stream.step(row) for row in x]
+    >>> np.array_equal(y, layer(x)[0])
+    True
+
+    Three streams, of which two advance:
+
+    >>> stream = layer.stream(3)
+    >>> stream.step(x[:2], rows=[2, 0]).shape
+    (2, 4)
+    >>> h, c = stream.get_state()
+    >>> h.shape, h[0, 1]
+    ((1, 3, 4), array([0., 0., 0., 0.], dtype=float32))
+    """
+
+    def __init__(self, layer: Recurrent, batch_size: int | None, run: backends.Run, state: tuple[Array, ...]) -> None:
+        self._layer = layer
+        self._batch_size = batch_size
+        self._run = run
+        self._states = state  # h (L, N, R), c (L, N, H)
+        self._spare = tuple(np.empty_like(s) for s in state)
+        self._idle = [True]  # empty while a call is inside
+
+    def __repr__(self) -> str:
+        return f"<Stream of {self._layer!r}, batch_size={self._batch_size}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return start, (self._layer, self._batch_size, self.get_state())
+
+    # Steps ------------------------------------------------------------------------------------------------------------
+
+    def step(self, x: Any, *, rows: Any = None, out: Array | None = None) -> Array:
+        """Advance by one time step.
+
+        Parameters
+        ----------
+        x : (N, I) array_like
+            Or (I,) without batch_size. Read in place where it is C-contiguous and of the layer's dtype, else cast once.
+        rows : (n,) array_like of int, optional
+            Distinct numbers of streams, in any order: x has n rows, and only these streams advance.
+        out : array, optional
+            Receives the result: of its shape and dtype, C-contiguous, overlapping no argument. On the compiled backend
+            a step with `out` allocates nothing, if x is C-contiguous and of the layer's dtype, and `rows` of int64.
+
+        Returns
+        -------
+        (N, O), (n, O) or (O,) array
+            `out`, or a new array each time.
+
+        Raises
+        ------
+        ValueError
+            For wrong shapes and values. Nothing has changed then.
+        TypeError
+            For arguments that are not real numbers, and for tensors that require grad.
+        RuntimeError
+            While a call from another thread is inside.
+        """
+        layer, given = self._layer, (x, rows)
+        x = checks.readable(x, "x", layer.dtype)
+        rows = self._chosen(rows)
+        axes = self._axes(rows)
+        if x.shape != (*axes.values(), layer.input_size):
+            raise checks.wrong_stream_input(x.shape, "".join(axes) + "I", axes | {"I": layer.input_size})
+        shape = (*axes.values(), layer._output_size)
+        if out is None:
+            out = np.empty(shape, layer.dtype)
+        else:
+            checks.out(out, shape, layer.dtype, given, ("x", "rows"))
+        self._alone(self._advance, x if axes else x[None], rows, out if axes else out[None])
+        return out
+
+    def push(self, x: Any, *, lengths: Any = None, rows: Any = None, out: Array | None = None) -> Array:
+        """Advance by a chunk of time steps.
+
+        Parameters
+        ----------
+        x : (T, N, I) array_like
+            As the layer takes it: (N, T, I) with ``batch_first``, (T, I) without batch_size. T may be 0.
+        lengths : (N,) array_like of int, optional
+            Valid steps of each row, 0 to T; a stream with 0 stays as it is.
+        rows : (n,) array_like of int, optional
+            As for `step`: x and `lengths` have n rows.
+        out : array, optional
+            As for `step`; the states of `rows` and the order of `lengths` take memory for the time of the call.
+
+        Returns
+        -------
+        array
+            `out`, or a new array: the shape of x with O as last axis, zeros beyond a length.
+
+        Raises
+        ------
+        ValueError, TypeError, RuntimeError
+            As for `step`.
+        """
+        layer, given = self._layer, (x, lengths, rows)
+        x = checks.readable(x, "x", layer.dtype)
+        rows = self._chosen(rows)
+        axes = self._axes(rows)
+        letters = "".join(axes)
+        letters = (letters + "T" if layer.batch_first else "T" + letters) + "I"
+        sizes = axes | {"I": layer.input_size}
+        if x.ndim != len(letters) or any(n != sizes.get(k, n) for k, n in zip(letters, x.shape, strict=True)):
+            raise checks.wrong_stream_input(x.shape, letters, sizes)
+        shape = (*x.shape[:-1], layer._output_size)
+        x = self._time_first(x)
+        if lengths is not None:
+            lengths = checks.lengths(lengths, x.shape[0], x.shape[1], bool(axes))
+        if out is None:
+            out = np.empty(shape, layer.dtype)
+        else:
+            checks.out(out, shape, layer.dtype, given, ("x", "lengths", "rows"))
+        self._alone(self._forward, x, lengths, rows, self._time_first(out))
+        return out
+
+    # State ------------------------------------------------------------------------------------------------------------
+
+    def reset(self, rows: Any = None) -> None:
+        """Go back to the layer's initial state, or zeros where it has none: all streams, or `rows` of them.
+
+        The hx that a stream was made with is where it starts, not what it goes back to.
+        """
+        rows = self._chosen(rows)
+        initial = self._layer._start(1)
+        self._alone(self._write, initial, rows)
+
+    def get_state(self, rows: Any = None) -> Any:
+        """Copy the state of all streams, or of `rows` in their order.
+
+        Returns
+        -------
+        array or pair of arrays
+            In the layer's layout: h (L, n, P or H), for LSTM (h, c) with c (L, n, H); without batch_size (L, ..).
+        """
+        rows = self._chosen(rows)
+        state = self._alone(self._read, rows)
+        if self._batch_size is None:
+            state = tuple(s[:, 0] for s in state)
+        return state if len(state) > 1 else state[0]
+
+    def set_state(self, state: Any, rows: Any = None) -> None:
+        """Take the state of all streams, or of `rows` in their order: what `get_state` returns, or a layer's hx."""
+        layer, rows = self._layer, self._chosen(rows)
+        axes = {"L": layer.num_layers, **self._axes(rows)}
+        letters = "".join(f"{letter}, " for letter in axes)
+        sizes, last = layer._state_sizes, layer._state_letters
+        found = checks.states(state, tuple(axes.values()), sizes, layer.dtype, letters, last, "state")
+        if self._batch_size is None:
+            found = tuple(s[:, None] for s in found)
+        self._alone(self._write, found, rows)
+
+    # Inside -----------------------------------------------------------------------------------------------------------
+
+    def _chosen(self, rows: Any) -> Array | None:
+        return None if rows is None else checks.rows(rows, self._batch_size)
+
+    def _axes(self, rows: Array | None) -> dict[str, int]:
+        """Return the axis of rows, if there is one, by its letter in messages."""
+        if rows is not None:
+            return {"n": len(rows)}
+        return {} if self._batch_size is None else {"N": self._batch_size}
+
+    def _time_first(self, chunk: Array) -> Array:
+        """View what the layer takes or gives as (T, n, K)."""
+        if self._batch_size is None:
+            return chunk[:, None]
+        return chunk.transpose(1, 0, 2) if self._layer.batch_first else chunk
+
+    def _alone(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        if not self._enter():
+            raise checks.stream_in_use()
+        try:
+            return work(*arguments)
+        finally:
+            self._leave()
+
+    def _enter(self) -> bool:
+        """Tell whether no other call is inside; until `_leave` none may be."""
+        try:
+            self._idle.pop()  # one thread gets it: no switch of threads falls into a pop
+        except IndexError:
+            return False
+        return True
+
+    def _leave(self) -> None:
+        self._idle.append(True)
+
+    def _advance(self, x: Array, rows: Array | None, out: Array) -> None:
+        """Take one step: x (n, I), out (n, O) C-contiguous."""
+        self._forward(x[None], None, rows, out[None])
+
+    def _forward(self, x: Array, lengths: Array | None, rows: Array | None, y: Array) -> None:
+        """Run the layer's backend over x (T, n, I): the state changes when it has returned."""
+        state, new = self._states, self._spare
+        if rows is not None:
+            state = self._read(rows)
+            new = tuple(np.empty_like(s) for s in state)
+        self._run(x, state, lengths, y, new)
+        self._write(new, rows)
+
+    def _read(self, rows: Array | None) -> tuple[Array, ...]:
+        return tuple(s.copy() if rows is None else s.take(rows, axis=1) for s in self._states)
+
+    def _write(self, state: tuple[Array, ...], rows: Array | None) -> None:
+        for target, s in zip(self._states, state, strict=True):
+            target[:, slice(None) if rows is None else rows] = s
+
+
+_KINDS: dict[type, type[Stream]] = {}  # by the type of the runner; Stream itself runs on any
+
+try:
+    from fastrnn._native import Engine, Stepper
+except ImportError:  # without the compiled module; the package has complained where that is not meant
+    pass
+else:
+
+    class CompiledStream(Stepper, Stream):
+        """A Stream whose step is compiled: nothing in Python stands between the caller and the kernels."""
+
+        def __init__(self, layer: Recurrent, batch_size: int | None, run: Engine, state: tuple[Array, ...]) -> None:
+            Stream.__init__(self, layer, batch_size, run, state)
+            Stepper.__init__(self, run, state, batch_size is not None)
+
+    _KINDS[Engine] = CompiledStream
+
+
+def start(layer: Recurrent, batch_size: Any, hx: Any) -> Stream:
+    """Make a stream of the weights that the layer has now: `Recurrent.stream`."""
+    if batch_size is not None:
+        batch_size = checks.integer(batch_size, "batch_size", 0)
+    if layer.bidirectional:
+        raise checks.no_stream(layer)
+    with backends.lock:
+        run, layer = layer._prepare(), copy.copy(layer)
+    count = 1 if batch_size is None else batch_size
+    if hx is None:
+        state = layer._start(count)
+    elif batch_size is None:
+        state = layer._given(hx, (layer.num_layers,), "L, ", 1)
+    else:
+        state = layer._given(hx, (layer.num_layers, count), "L, N, ", count)
+    return _KINDS.get(type(run), Stream)(layer, batch_size, run, tuple(s.copy() for s in state))

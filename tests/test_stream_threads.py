@@ -1,0 +1,216 @@
+"""A stream is one thread's: a second one is refused. No step allocates or leaks."""
+
+import pickle
+import sys
+import threading
+import time
+import tracemalloc
+import weakref
+
+import numpy as np
+import pytest
+from cases import same_bits
+from layer_cases import KINDS, arrays, by_steps, initial, inputs, make
+
+import fastrnn
+
+
+def equal(a, b):
+    a, b = list(arrays(a)), list(arrays(b))
+    return len(a) == len(b) and all(map(same_bits, a, b))
+
+
+def f(*shape):
+    return np.zeros(shape, np.float32)
+
+
+# Threads --------------------------------------------------------------------------------------------------------------
+
+
+def enter(stream, layer):
+    """Try every call from this thread."""
+    x = f(layer.input_size)
+    state = tuple(s[:, 0] for s in layer._start(1))
+    calls = (
+        lambda: stream.step(x),
+        lambda: stream.step(x.tolist()),
+        lambda: stream.push(x[None]),
+        lambda: stream.get_state(),
+        lambda: stream.set_state(state if len(state) > 1 else state[0]),
+        lambda: stream.reset(),
+        lambda: pickle.dumps(stream),
+    )
+    for call in calls:
+        with pytest.raises(RuntimeError, match="inside another call, and takes one thread at a time"):
+            call()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_second_thread_raises(backend, kind):
+    """While a push of another thread is held up inside its engine."""
+    layer = make(kind)
+    x = inputs(layer, batch=None)
+    expected = layer(x)
+    stream = layer.stream()
+    run, inside, go_on = stream._run, threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        inside.set()
+        assert go_on.wait(60)
+        run(*arguments)
+
+    stream._run = slow
+    results = []
+    thread = threading.Thread(target=lambda: results.append(stream.push(x)))
+    thread.start()
+    try:
+        assert inside.wait(60)
+        enter(stream, layer)
+    finally:
+        go_on.set()
+        thread.join()
+    assert same_bits(results[0], expected[0])
+    assert equal(stream.get_state(), expected[1])
+    stream.reset()
+    assert same_bits(by_steps(stream, x), expected[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_second_thread_in_a_step(kind):
+    """The compiled step lets other threads run where it has much to do, and none of them in."""
+    if "cython" not in fastrnn.available_backends():
+        pytest.skip("the compiled step")
+    layer = make(kind, 256, 256, num_layers=2, backend="cython")
+    x = inputs(layer, batch=512, steps=1)[0]
+    expected = layer(x[None])[0][0]
+    stream = layer.stream(512)
+    refused, result, stop = [], [], threading.Event()
+
+    def intrude():
+        while not stop.is_set():
+            try:
+                stream.get_state([0])
+            except RuntimeError:
+                refused.append(True)
+            time.sleep(0.0005)
+
+    thread = threading.Thread(target=intrude)
+    thread.start()
+    try:
+        end = time.monotonic() + 60
+        while not refused and time.monotonic() < end:
+            try:
+                stream.reset()
+                result = stream.step(x)
+            except RuntimeError:
+                pass  # the intruder was inside
+    finally:
+        stop.set()
+        thread.join()
+    assert refused
+    assert same_bits(result, expected)
+
+
+def test_an_error_inside_leaves_the_stream_usable(backend):
+    layer = make("lstm")
+    hx = initial(layer, None)
+    stream = layer.stream(hx=hx)
+    run = stream._run
+
+    def fail(*arguments):
+        run(*arguments)
+        raise KeyboardInterrupt
+
+    stream._run = fail
+    with pytest.raises(KeyboardInterrupt):
+        stream.push(f(3, 5))
+    stream._run = run
+    assert equal(stream.get_state(), hx)
+    assert same_bits(stream.push(f(3, 5)), layer(f(3, 5), hx)[0])
+
+
+def test_streams_of_one_layer_in_many_threads(backend):
+    layer = make("gru", 16, 80, backend=backend)
+    xs = [inputs(layer, 40, 4, seed) for seed in range(4)]
+    expected = [layer(x)[0] for x in xs]
+    results = [None] * 4
+
+    def work(i):
+        stream = layer.stream(4)
+        results[i] = by_steps(stream, xs[i])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(map(same_bits, results, expected))
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_with_out_allocates_nothing(kind):
+    if "cython" not in fastrnn.available_backends():
+        pytest.skip("the compiled step")
+    layer = make(kind, 64, 64, num_layers=2, backend="cython")
+    for batch, rows in ((None, None), (8, None), (8, np.array([5, 1, 2]))):
+        stream = layer.stream(batch)
+        x = inputs(layer, 1, batch)[0]
+        x = x if rows is None else x[: len(rows)]
+        out = stream.step(x) if rows is None else stream.step(x, rows=rows)
+        step, count = stream.step, range(1000)
+        tracemalloc.start()
+        try:
+            step(x, rows=rows, out=out)
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()
+            blocks = sys.getallocatedblocks()
+            for _ in count:
+                step(x, rows=rows, out=out)
+            blocks = sys.getallocatedblocks() - blocks
+            after = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert blocks < 10
+        assert after[1] - before[0] < 300  # the loop's own counter and these numbers, not one array
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_leak(backend, kind):
+    resource = pytest.importorskip("resource")
+
+    def peak():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 2**-10)
+
+    layer = make(kind, 16, 33, num_layers=2)
+    x, chunk, rows = inputs(layer, 1, 4)[0], inputs(layer, 3, 4), np.array([3, 0])
+    stream = layer.stream(4)
+    before = np.inf
+    for i in range(11):  # the first thousand calls warm up
+        for _ in range(250):
+            stream.step(x)
+            stream.step(x[:2], rows=rows)
+            stream.step(x[:2].tolist(), rows=[0, 1])
+            stream.push(chunk, lengths=[0, 1, 2, 3])
+        for _ in range(50):
+            layer.stream(4, hx=stream.get_state()).step(x)
+        stream.reset()
+        before = peak() if i == 0 else before
+    assert peak() - before < 2**21
+
+
+def test_a_stream_goes_with_its_last_reference(backend):
+    stream = make("gru").stream(3)
+    stream.push(f(2, 3, 5))
+    gone = weakref.ref(stream)
+    del stream
+    assert gone() is None
+
+
+def test_streams_share_the_weights(backend):
+    layer = make("lstm", 16, 33)
+    first, second = layer.stream(), layer.stream(2)
+    assert first._run is second._run
+    assert first._layer._plan is layer._plan
