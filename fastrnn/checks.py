@@ -353,12 +353,13 @@ def rows(value: Any, streams: int | None) -> np.ndarray:
         raise TypeError(f"rows must be integers, got dtype {found.dtype}{cure}")
     if streams == 0:
         raise ValueError(f"rows must be empty, for there is no stream: batch_size is 0, got {len(found)} rows")
-    if found.min() < 0 or found.max() >= streams:
-        wrong = found[(found < 0) | (found >= streams)][0]
+    ordered = np.sort(found)
+    if ordered[0] < 0 or ordered[-1] >= streams:
+        wrong = ordered[0] if ordered[0] < 0 else ordered[-1]
         raise ValueError(f"rows must lie in 0..N-1 = 0..{streams - 1}, got {wrong}")
-    numbers, counts = np.unique(found, return_counts=True)
-    if len(numbers) < len(found):
-        raise ValueError(f"rows must be distinct, got {numbers[counts > 1][0]} more than once")
+    twice = ordered[1:] == ordered[:-1]
+    if twice.any():
+        raise ValueError(f"rows must be distinct, got {ordered[1:][twice][0]} more than once")
     return np.ascontiguousarray(found, dtype=np.int64)
 
 

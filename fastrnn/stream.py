@@ -239,19 +239,21 @@ class Stream:
 _KINDS: dict[type, type[Stream]] = {}  # by the type of the runner; Stream itself runs on any
 
 try:
-    from fastrnn._native import Engine, Stepper
+    from fastrnn import _native
 except ImportError:  # without the compiled module; the package has complained where that is not meant
     pass
 else:
 
-    class CompiledStream(Stepper, Stream):
+    class CompiledStream(_native.Stepper, Stream):
         """A Stream whose step is compiled: nothing in Python stands between the caller and the kernels."""
 
-        def __init__(self, layer: Recurrent, batch_size: int | None, run: Engine, state: tuple[Array, ...]) -> None:
+        def __init__(
+            self, layer: Recurrent, batch_size: int | None, run: _native.Engine, state: tuple[Array, ...]
+        ) -> None:
             Stream.__init__(self, layer, batch_size, run, state)
-            Stepper.__init__(self, run, state, batch_size is not None)
+            _native.Stepper.__init__(self, run, state, batch_size is not None)
 
-    _KINDS[Engine] = CompiledStream
+    _KINDS[_native.Engine] = CompiledStream
 
 
 def start(layer: Recurrent, batch_size: Any, hx: Any) -> Stream:
