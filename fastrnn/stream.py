@@ -149,6 +149,16 @@ class Stream:
         """Go back to the layer's initial state, or zeros where it has none: all streams, or `rows` of them.
 
         The hx that a stream was made with is where it starts, not what it goes back to.
+
+        Parameters
+        ----------
+        rows : (n,) array_like of int, optional
+            Distinct numbers of streams.
+
+        Raises
+        ------
+        ValueError, TypeError, RuntimeError
+            As for `step`.
         """
         rows = self._chosen(rows)
         initial = self._layer._start(1)
@@ -157,10 +167,20 @@ class Stream:
     def get_state(self, rows: Any = None) -> Any:
         """Copy the state of all streams, or of `rows` in their order.
 
+        Parameters
+        ----------
+        rows : (n,) array_like of int, optional
+            Distinct numbers of streams.
+
         Returns
         -------
         array or pair of arrays
             In the layer's layout: h (L, n, P or H), for LSTM (h, c) with c (L, n, H); without batch_size (L, ..).
+
+        Raises
+        ------
+        ValueError, TypeError, RuntimeError
+            As for `step`.
         """
         rows = self._chosen(rows)
         state = self._alone(self._read, rows)
@@ -169,7 +189,20 @@ class Stream:
         return state if len(state) > 1 else state[0]
 
     def set_state(self, state: Any, rows: Any = None) -> None:
-        """Take the state of all streams, or of `rows` in their order: what `get_state` returns, or a layer's hx."""
+        """Give all streams a state, or `rows` of them in their order.
+
+        Parameters
+        ----------
+        state : array_like or pair of array_like
+            What `get_state` returns, or the hx that a layer returns; it is copied.
+        rows : (n,) array_like of int, optional
+            Distinct numbers of streams.
+
+        Raises
+        ------
+        ValueError, TypeError, RuntimeError
+            As for `step`.
+        """
         layer, rows = self._layer, self._chosen(rows)
         axes = {"L": layer.num_layers, **self._axes(rows)}
         letters = "".join(f"{letter}, " for letter in axes)

@@ -7,6 +7,8 @@ import pickle
 import numpy as np
 import pytest
 from cases import DTYPES, same_bits
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from layer_cases import KINDS, arrays, by_steps, initial, inputs, make
 
 import fastrnn
@@ -108,14 +110,14 @@ def test_rows(backend, kind, rows):
         after = [s.copy() for s in arrays(hx)]
         for s, final in zip(after, arrays(finals), strict=True):
             s[:, rows] = final
-        for given in (rows, np.array(rows, np.int64), np.array(rows, ">u2")):
+        for named in (rows, np.array(rows, np.int64), np.array(rows, ">u2")):
             stream = layer.stream(5, hx=hx)
-            y = np.stack([stream.step(now, rows=given) for now in np.moveaxis(x, axis, 0)], axis)
+            y = np.stack([stream.step(now, rows=named) for now in np.moveaxis(x, axis, 0)], axis)
             assert same_bits(y, expected)
             assert equal(stream.get_state(), after)
-            assert equal(stream.get_state(given), finals)
+            assert equal(stream.get_state(named), finals)
             stream.set_state(hx)
-            assert same_bits(stream.push(x, rows=given), expected)
+            assert same_bits(stream.push(x, rows=named), expected)
             assert equal(stream.get_state(), after)
 
 
@@ -180,6 +182,53 @@ def test_a_hundred_streams_come_stall_and_go(backend, kind):
         assert equal(state, final)
         alone = layer.stream()
         assert same_bits(np.reshape([alone.step(now) for now in xs], y.shape).astype(y.dtype), y)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_any_calls_in_any_order(data):
+    """Against a call of the layer for each stream and chunk, with the state carried by hand."""
+    draw = data.draw
+    layer = make(
+        draw(st.sampled_from(sorted(KINDS))),
+        draw(st.sampled_from((1, 5, 16))),
+        draw(st.sampled_from((4, 8, 16, 17, 33, 65))),
+        num_layers=draw(st.integers(1, 3)),
+        dtype=draw(st.sampled_from(("float32", "float64"))),
+        backend=draw(st.sampled_from(fastrnn.available_backends())),
+    )
+    layer.initial_state = initial(layer, None) if draw(st.booleans()) else None
+    count = draw(st.integers(0, 9))
+    stream = layer.stream(count)
+    kept = [None] * count  # the state of each, None for the initial one
+    for call in draw(st.lists(st.sampled_from(("step", "push", "reset", "set_state")), max_size=8)):
+        chosen = draw(st.none() | st.lists(st.integers(0, count - 1), unique=True) if count else st.none())
+        rows = range(count) if chosen is None else chosen
+        if call == "reset":
+            stream.reset(chosen)
+            for row in rows:
+                kept[row] = None
+        elif call == "set_state":
+            state = initial(layer, len(rows), seed=draw(st.integers(0, 9)))
+            stream.set_state(state, chosen)
+            for i, row in enumerate(rows):
+                kept[row] = tuple(s[:, i : i + 1] for s in arrays(state))
+        else:
+            x = inputs(layer, 1 if call == "step" else draw(st.integers(0, 5)), len(rows), draw(st.integers(0, 9)))
+            lengths = None
+            if call == "step":
+                y = stream.step(x[0], rows=chosen)[None]
+            else:
+                lengths = draw(st.none() | st.lists(st.integers(0, len(x)), min_size=len(rows), max_size=len(rows)))
+                y = stream.push(x, lengths=lengths, rows=chosen)
+            for i, row in enumerate(rows):
+                hx = kept[row] if kept[row] is None or len(kept[row]) > 1 else kept[row][0]
+                expected, state = layer(x[:, i : i + 1], hx, lengths=lengths and lengths[i : i + 1])
+                assert same_bits(y[:, i : i + 1], expected)
+                kept[row] = tuple(arrays(state))
+        for row, state in enumerate(kept):
+            start = [s.copy() for s in layer._start(1)] if state is None else state
+            assert equal(stream.get_state([row]), start)
 
 
 @pytest.mark.parametrize("kind", KINDS)
