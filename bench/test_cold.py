@@ -1,0 +1,9 @@
+"""Family C: import, load a saved model and call it, in fresh processes."""
+
+import rows
+
+ROWS = rows.cold()
+
+
+def test_cold(row, engine, compare):
+    compare(row, engine)

@@ -1,0 +1,9 @@
+"""Family D: a decaying state fed zeros, beside the same layer on noise."""
+
+import rows
+
+ROWS = rows.decays()
+
+
+def test_decay(row, engine, compare):
+    compare(row, engine)

@@ -1,0 +1,117 @@
+"""A row of the benchmark, one shape, and the weights and inputs that every engine gets for it."""
+
+import importlib
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+__all__ = ["GATES", "Array", "Problem", "Row", "fastrnn_layer", "problem"]
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+SLOW_DECAY = 4.0  # bias of the gate that keeps a state in family D: it shrinks by 1.8 % a step, to nothing in 6000
+
+
+class Row(NamedTuple):
+    """One shape to time.
+
+    Families: S one step from a given state, Q sequences, B batches of sequences, R ragged batches, D a state that decays
+    under zeros, C a cold start, M memory.
+    """
+
+    family: str
+    cell: str
+    input_size: int
+    hidden_size: int
+    batch: int = 1
+    steps: int = 1
+    layers: int = 1
+    directions: int = 1
+    dtype: str = "float32"
+    threads: int = 1
+    core: bool = False  # in the default selection and in the README
+
+    @property
+    def name(self) -> str:
+        """For example S-lstm-I64-H64-L1-uni-B1-T1-f32-1t."""
+        direction = ("uni", "bi")[self.directions - 1]
+        sizes = f"I{self.input_size}-H{self.hidden_size}-L{self.layers}-{direction}-B{self.batch}-T{self.steps}"
+        return f"{self.family}-{self.cell}-{sizes}-{self.dtype.replace('float', 'f')}-{self.threads}t"
+
+    @property
+    def layer_weights(self) -> list[tuple[int, int]]:
+        """Weights over the input and over h of one direction of each layer, without biases."""
+        units = GATES[self.cell] * self.hidden_size
+        inputs = [self.input_size] + [self.directions * self.hidden_size] * (self.layers - 1)
+        return [(units * size, units * self.hidden_size) for size in inputs]
+
+    @property
+    def weights(self) -> int:
+        """Weights of all layers and directions, without biases."""
+        return self.directions * sum(sum(pair) for pair in self.layer_weights)
+
+    @property
+    def lengths(self) -> Array | None:
+        """Valid steps of each row (B,) in family R: log-normal, the longest of T steps."""
+        if self.family != "R":
+            return None
+        draws = np.random.default_rng(1).lognormal(0, 0.6, self.batch)
+        return np.ceil(self.steps * draws / draws.max()).astype(np.int64)
+
+    @property
+    def valid(self) -> int:
+        """Steps of all rows of the batch together."""
+        lengths = self.lengths
+        return self.batch * self.steps if lengths is None else int(lengths.sum())
+
+    @property
+    def flops(self) -> int:
+        """Useful operations of one call: a multiplication and an addition per weight and valid step."""
+        return 2 * self.weights * self.valid
+
+
+class Problem(NamedTuple):
+    """Weights and input of a row, the same for every engine."""
+
+    row: Row
+    weights: dict[str, Array]  # torch's names
+    x: Array  # (T, B, I)
+    state: tuple[Array, ...] | None = None  # h, or h and c (L*D, B, H), in families S and D; others start from zeros
+    lengths: Array | None = None  # (B,) in family R
+
+
+def problem(row: Row) -> Problem:
+    """Draw weights and input for a row."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((row.steps, row.batch, row.input_size)).astype(row.dtype)
+    shape = (row.layers * row.directions, row.batch, row.hidden_size)
+    state = tuple(rng.uniform(-1, 1, shape).astype(row.dtype) for _ in range(1 + (row.cell == "lstm")))
+    weights = fastrnn_layer(row).init(0).state_dict()
+    if row.family == "D":
+        x, weights = np.zeros_like(x), decaying(weights, row)
+    return Problem(row, weights, x, state if row.family in "SD" else None, row.lengths)
+
+
+def decaying(weights: dict[str, Array], row: Row) -> dict[str, Array]:
+    """Weights of one layer under which a state shrinks slowly enough to linger among denormal numbers."""
+    biases = [name for name in weights if name.startswith("bias")]
+    weights = weights | {name: np.zeros_like(weights[name]) for name in biases}
+    if row.cell == "rnn":
+        return weights | {"weight_hh_l0": np.eye(row.hidden_size, dtype=row.dtype) * np.asarray(0.98, row.dtype)}
+    weights["bias_ih_l0"][row.hidden_size : 2 * row.hidden_size] = SLOW_DECAY  # f of the LSTM, z of the GRU
+    return weights | {"weight_hh_l0": weights["weight_hh_l0"] / 100}  # else what i lets in outweighs what f takes away
+
+
+def fastrnn_layer(row: Row, backend: str | None = None) -> Any:
+    """Our layer of a row's shape, without weights."""
+    kind = getattr(importlib.import_module("fastrnn"), row.cell.upper())
+    return kind(
+        row.input_size,
+        row.hidden_size,
+        row.layers,
+        bidirectional=row.directions == 2,
+        dtype=row.dtype,
+        backend=backend,
+        num_threads=row.threads,
+    )

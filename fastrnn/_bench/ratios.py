@@ -1,0 +1,118 @@
+"""Ratios of two engines that hold on a noisy machine: blocks of calls in the order A B B A, compared block by block."""
+
+import gc
+import math
+import statistics
+import time
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from fastrnn._bench.engines import Engine
+from fastrnn._bench.problems import Array
+
+__all__ = ["Agreement", "Contender", "Local", "Ratio", "agreement", "block", "calls_per_block", "compare"]
+
+BLOCK = 4e-3  # seconds of one block, at least
+BUDGET = 0.5  # seconds for one pair of engines, unless a call is slow
+ROUNDS = 5  # at least, of A B B A
+TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # of an output of size 1
+
+
+class Contender(Protocol):
+    """Something to time."""
+
+    scale: float  # of its times, where a call does another amount of work
+
+    def output(self) -> Array:
+        """Return y (T, B, D*H), or its forward half."""
+
+    def block(self, count: int) -> float:
+        """Seconds that `count` calls take."""
+
+
+class Local:
+    """An engine in this process."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.scale = engine, engine.scale
+
+    def output(self) -> Array:
+        """Return what a call puts out."""
+        with self.engine.context():
+            return self.engine.output(self.engine.call())
+
+    def block(self, count: int) -> float:
+        """Seconds that `count` calls take."""
+        return block(self.engine, count)
+
+
+class Agreement(NamedTuple):
+    """An engine's outputs beside the reference's."""
+
+    fraction: float  # of the values that are within the tolerance
+    difference: float  # the largest
+
+
+class Ratio(NamedTuple):
+    """How much longer `other` takes than `ours`: median and quartiles over the rounds, and seconds per call."""
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+    ours: float
+    other: float
+
+
+def agreement(y: Array, expected: Array) -> Agreement:
+    """Compare outputs; where y is the forward direction only, that one."""
+    wanted = expected[..., : y.shape[-1]]
+    if y.shape != wanted.shape:
+        raise ValueError(f"outputs of shape {y.shape}, expected {wanted.shape}")
+    distance = np.abs(y - wanted)
+    close = distance <= TOLERANCE[expected.dtype.name] * np.maximum(1, np.abs(wanted))  # false for NaN
+    return Agreement(float(close.mean()), float(distance.max()))
+
+
+def block(engine: Engine, count: int) -> float:
+    """Seconds that `count` calls take."""
+    call = engine.call
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with engine.context():
+            start = time.perf_counter()
+            for _ in range(count):
+                call()
+            return time.perf_counter() - start
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def calls_per_block(contender: Contender) -> int:
+    """Calls that fill a block."""
+    count = 1
+    while (elapsed := contender.block(count)) < BLOCK:
+        count = max(count + 1, math.ceil(1.1 * count * BLOCK / max(elapsed, BLOCK / 100)))
+    return count
+
+
+def compare(ours: Contender, other: Contender, budget: float = BUDGET, rounds: int = ROUNDS) -> Ratio:
+    """Time two engines against each other; both must have run before."""
+    pair = (ours, other)
+    counts = [calls_per_block(contender) for contender in pair]
+    ratios: list[float] = []
+    times: list[tuple[float, float]] = []
+    end = time.perf_counter() + budget
+    while len(ratios) < rounds or time.perf_counter() < end:
+        seconds = [0.0, 0.0]
+        for which in (0, 1, 1, 0):
+            contender, count = pair[which], counts[which]
+            seconds[which] += contender.block(count) * contender.scale / (2 * count)
+        ratios.append(seconds[1] / seconds[0])
+        times.append((seconds[0], seconds[1]))
+    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    mine, theirs = (statistics.median(column) for column in zip(*times, strict=True))
+    return Ratio(median, low, high, len(ratios), mine, theirs)
