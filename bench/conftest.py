@@ -127,7 +127,8 @@ def compare(
         ours, other = contender(row), contender(row, name)
         ratio = ratios.compare(ours, other)
         setting = getattr(other, "setting", engines.Setting(row.threads))
-        record(row, name, ratio=ratio._asdict(), setting=setting._asdict())
+        figures = {key: float(f"{value:.5g}") for key, value in ratio._asdict().items()}
+        record(row, name, ratio=figures, setting=setting._asdict())
         count = ratios.calls_per_block(other)
 
         def call() -> None:
@@ -153,10 +154,7 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
 
 def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
     """Keep what the report reads."""
-    rows = [
-        benchmark["extra_info"] | {name: benchmark["stats"][name] for name in ("median", "iqr")}
-        for benchmark in output_json["benchmarks"]
-    ]
+    rows = [benchmark["extra_info"] for benchmark in output_json["benchmarks"]]
     kept = {"date": output_json["datetime"][:10], "machine": output_json["machine_info"], "rows": rows}
     output_json.clear()
     output_json.update(kept)

@@ -102,3 +102,21 @@ def cold() -> list[Row]:
 def memory() -> list[Row]:
     """Family M: the workspace of a call on a long sequence."""
     return threaded([Row("M", "lstm", 128, 128, 1, 20_000, core=True)])
+
+
+def parse(name: str) -> Row:
+    """The row of a name."""
+    family, cell, *sizes, direction, batch, steps, dtype, threads = name.split("-")
+    input_size, hidden, layers = (int(size[1:]) for size in sizes)
+    return Row(
+        family,
+        cell,
+        input_size,
+        hidden,
+        int(batch[1:]),
+        int(steps[1:]),
+        layers,
+        1 + (direction == "bi"),
+        dtype.replace("f", "float"),
+        int(threads[:-1]),
+    )

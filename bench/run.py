@@ -1,43 +1,76 @@
 """Measure: runs the suite in a process of its own and writes results/NAME.json; all else goes on to pytest."""
 
 import argparse
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
+FAMILIES = {
+    "S": "steps",
+    "Q": "sequences",
+    "B": "batches",
+    "R": "ragged",
+    "D": "decay",
+    "C": "cold",
+    "M": "memory",
+}
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Two runs of one machine as one: an engine's entry for a row is replaced where it was measured again."""
+    for what in ("cpu", "python", "versions", "cores"):
+        if old["machine"][what] != new["machine"][what]:
+            raise ValueError(
+                f"these results are not of the same {what}: {old['machine'][what]} and {new['machine'][what]}; "
+                "give another --name, or remove the old file"
+            )
+    rows = {(entry["row"], entry["engine"]): entry for entry in old["rows"]}
+    rows |= {(entry["row"], entry["engine"]): entry for entry in new["rows"]}
+    return old | new | {"rows": list(rows.values())}
+
+
+def written(run: dict[str, Any]) -> str:
+    """A run as JSON, a line for each engine of a row."""
+    head = json.dumps(run | {"rows": []}, indent=1)
+    return head.replace('"rows": []', '"rows": [\n' + ",\n".join(map(json.dumps, run["rows"])) + "\n]") + "\n"
 
 
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--name", help="write results/NAME.json (default: nothing is written)")
-    parser.add_argument(
-        "--rows", choices=("core", "all"), default="core", help="the README's rows (ten minutes) or all (an hour)"
-    )
+    parser.add_argument("--name", help="write results/NAME.json, or merge into it (default: nothing is written)")
+    parser.add_argument("--rows", choices=("core", "all"), default="core", help="the README's rows, or all (hours)")
+    parser.add_argument("--family", choices=FAMILIES, action="append", help="only this one; may be repeated")
     parser.add_argument("-k", help="choose rows and engines by name, as in pytest")
     options, rest = parser.parse_known_args()
     if os.getloadavg()[0] > 0.5:
         print(f"load average {os.getloadavg()[0]:.1f}: the figures hold on a quiet machine only", file=sys.stderr)
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "pytest",
-        str(HERE),
-        "--rows",
-        options.rows,
-        "-q",
-        "--benchmark-columns=median,iqr",
-        *rest,
-    ]
+    files = [str(HERE / f"test_{FAMILIES[family]}.py") for family in options.family or FAMILIES]
+    command = [sys.executable, "-P", "-m", "pytest", *files, "--rows", options.rows, "-q"]
+    command += ["--benchmark-columns=median,iqr", *rest]
     if options.k:
         command += ["-k", options.k]
-    if options.name:
-        (HERE / "results").mkdir(exist_ok=True)
-        command.append(f"--benchmark-json={HERE / 'results' / options.name}.json")
-    return subprocess.run(command, cwd=HERE.parent, check=False).returncode
+    if not options.name:
+        return subprocess.run(command, cwd=HERE.parent, check=False).returncode
+    path = HERE / "results" / f"{options.name}.json"
+    path.parent.mkdir(exist_ok=True)
+    measured = subprocess.run([sys.executable, "-P", str(HERE / "limits.py")], stdout=subprocess.PIPE, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / "part.json"
+        code = subprocess.run([*command, f"--benchmark-json={part}"], cwd=HERE.parent, check=False).returncode
+        if not part.exists() or not part.stat().st_size:
+            print("nothing was measured, nothing is written", file=sys.stderr)
+            return code or 1
+        found = json.loads(part.read_text()) | {"limits": json.loads(measured.stdout)}
+    if path.exists():
+        found = merged(json.loads(path.read_text()), found)
+    path.write_text(written(found))
+    return code
 
 
 if __name__ == "__main__":

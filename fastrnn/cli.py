@@ -11,7 +11,7 @@ import fastrnn
 
 __all__ = ["main"]
 
-PEERS = ("numba", "torch", "onnxruntime")
+PEERS = ("numba", "torch", "onnxruntime", "openvino")
 
 
 def info() -> list[str]:
@@ -63,11 +63,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("info", help="print CPU, tier, backends, threads and versions")
     demo = commands.add_parser("demo", help="run two trained networks on real text and check them")
     demo.add_argument("--backend", choices=("cython", "numba", "reference"), help="default: the best that runs here")
+    bench = commands.add_parser("bench", help="time one shape, or one saved layer, beside other engines")
+    if (sys.argv[1:] if argv is None else argv)[:1] == ["bench"]:  # the others need not import what this one does
+        from fastrnn._bench.command import add_arguments
+
+        add_arguments(bench)
     args = parser.parse_args(argv)
     try:
         if args.command == "info":
             print(*info(), sep="\n")
             return 0
+        if args.command == "bench":
+            from fastrnn._bench.command import run as compare
+
+            return compare(args)
         from fastrnn.demo import run
 
         return run(args.backend)

@@ -1,0 +1,208 @@
+"""`fastrnn bench`: one shape, or one saved layer, beside other engines."""
+
+import argparse
+import importlib.metadata
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fastrnn
+from fastrnn._bench import plots, ratios
+from fastrnn._bench.engines import PEERS, obstacle, ours
+from fastrnn._bench.problems import GATES, Problem, Row, problem
+from fastrnn._bench.workers import Crew
+
+__all__ = ["add_arguments", "run"]
+
+AGAINST = (*(peer for peer in PEERS if peer != "torch-padded"), "numba")
+SHAPE = {"cell": "lstm", "input": None, "hidden": 128, "layers": 1, "bidirectional": False, "dtype": "float32"}
+BUDGET = 1.5  # seconds for one engine, unless a call is slow
+BUSY = 0.5  # load average from which the figures are doubtful
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; those of SHAPE have no default, for a saved model fixes them."""
+    parser.add_argument("--cell", choices=tuple(GATES), help="default: lstm")
+    parser.add_argument("--input", type=_size, help="input size, default: that of --hidden")
+    parser.add_argument("--hidden", type=_size, help="default: 128")
+    parser.add_argument("--layers", type=_size, help="default: 1")
+    parser.add_argument("--bidirectional", action="store_true", default=None)
+    parser.add_argument("--batch", type=_size, default=1, help="default: 1")
+    parser.add_argument("--steps", type=_size, default=100, help="default: 100; 1: from a given state")
+    parser.add_argument("--dtype", choices=tuple(ratios.TOLERANCE), help="default: float32")
+    parser.add_argument("--threads", type=_threads, default=1, help="a number, or all; default: 1")
+    parser.add_argument(
+        "--against",
+        type=_engines,
+        default=AGAINST[:-1],
+        metavar="ENGINES",
+        help=f"of {','.join(AGAINST)}; default: all but the last",
+    )
+    parser.add_argument("--model", metavar="FILE", help="a layer that save() wrote, instead of a shape")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="write a plot: .svg, .png or .pdf")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare and print a table.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Of `add_arguments`.
+
+    Returns
+    -------
+    int
+        0; 1 where an engine's outputs differ from ours.
+
+    Raises
+    ------
+    ValueError
+        For a model that the engines do not all have, and for a shape beside a model.
+    ImportError
+        For ``--plot`` without matplotlib.
+    """
+    from tqdm import tqdm
+
+    if args.plot:
+        plots.check()
+    of = _problem(args)
+    row = of.row
+    reasons = {name: reason for name in args.against if (reason := obstacle(name, row))}
+    first = ours(row)
+    names = [first, *(["cython"] if first != "cython" else []), *(name for name in args.against if name not in reasons)]
+    lines, shown, different = [], [], []
+    with Crew() as crew, tqdm(total=len(names), disable=None, leave=False) as bar:
+        bar.set_description("fastrnn")
+        mine = crew.contender(first, of)
+        expected = mine.output()
+        for name in names:
+            label = {first: "fastrnn", "cython": "fastrnn's layer"}.get(name, name)
+            bar.set_description(label)
+            other = crew.contender(name, of, second=True)
+            found = ratios.agreement(other.output(), expected)
+            ratio = ratios.compare(mine, other, BUDGET, rounds=1)
+            spread = f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})"
+            agreed = f"{found.fraction:.2%}, within {found.difference:.1e}"
+            lines.append((label, _time(ratio.other), _time(ratio.other / row.steps), spread, agreed))
+            shown.append((label, {"ratio": ratio.median}))
+            different += [name] if found.fraction < 1 else []
+            bar.update()
+    print(*_heading(row), sep="\n", end="\n\n")
+    columns = [("engine", "a call", "a step", "time over fastrnn's", "outputs that agree"), *lines]
+    widths = [max(map(len, column)) for column in zip(*columns, strict=True)]
+    for line in columns:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    for name, reason in reasons.items():
+        print(f"{name.ljust(widths[0])}  {reason}")
+    if os.getloadavg()[0] > BUSY:
+        print(f"\nThe load average is {os.getloadavg()[0]:.1f}: the figures hold on a quiet machine only.")
+    if args.plot:
+        plots.dots(args.plot, f"Time over fastrnn's: {_title(row)}", shown, line=1)
+    if different:
+        print(f"fastrnn: error: the outputs of {', '.join(different)} differ from ours", file=sys.stderr)
+    return 1 if different else 0
+
+
+def _problem(args: argparse.Namespace) -> Problem:
+    """The problem that the arguments describe."""
+    given = [name for name in SHAPE if getattr(args, name) is not None]
+    if args.model is None:
+        shape: dict[str, Any] = SHAPE | {name: getattr(args, name) for name in given}
+        return problem(_row(args, **shape))
+    if given:
+        raise ValueError(f"--model fixes the shape: leave out {', '.join(f'--{name}' for name in given)}")
+    try:
+        layer = fastrnn.load(args.model)
+    except fastrnn.FormatError as error:
+        raise fastrnn.FormatError(f"--model takes a file that the save() of a fastrnn layer wrote; {error}") from None
+    kind = type(layer).__name__.lower()
+    config = layer._config()
+    usual = {"nonlinearity": "tanh", "proj_size": 0, "reset_after": True}
+    unusual = [f"{name}={config[name]}" for name, value in usual.items() if config.get(name, value) != value]
+    if kind not in GATES or unusual:
+        raise ValueError(
+            "--model takes an RNN with tanh, an LSTM without projection or a GRU with reset_after=True, "
+            f"which all engines have, got {layer!r}"
+        )
+    row = _row(
+        args, kind, layer.input_size, layer.hidden_size, layer.num_layers, layer.bidirectional, layer.dtype.name
+    )
+    drawn = problem(row)
+    biases = {name: np.zeros_like(array) for name, array in drawn.weights.items()}  # of a layer without
+    return drawn._replace(weights=biases | layer.state_dict())
+
+
+def _row(
+    args: argparse.Namespace,
+    cell: str,
+    input: int | None,
+    hidden: int,
+    layers: int,
+    bidirectional: bool,
+    dtype: str,
+) -> Row:
+    family = "S" if args.steps == 1 and not bidirectional else "Q" if args.batch == 1 else "B"
+    return Row(
+        family,
+        cell,
+        input or hidden,
+        hidden,
+        args.batch,
+        args.steps,
+        layers,
+        1 + bidirectional,
+        dtype,
+        args.threads,
+    )
+
+
+def _title(row: Row) -> str:
+    parts = [f"{row.cell.upper()} {row.input_size}->{row.hidden_size}"]
+    parts += [f"{row.layers} layers"] if row.layers > 1 else []
+    parts += ["bidirectional"] if row.directions == 2 else []
+    parts += [f"B={row.batch}, T={row.steps}", row.dtype, f"{row.threads} thread{'s' * (row.threads > 1)}"]
+    return ", ".join(parts)
+
+
+def _heading(row: Row) -> list[str]:
+    cpu = fastrnn.cpu_info()
+    versions = [f"fastrnn {fastrnn.__version__}"]
+    for name in ("numpy", *AGAINST):
+        try:
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return [_title(row), f"{cpu['model']}, tier {cpu['tier']}; {', '.join(versions)}"]
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.4g} {unit}"
+    return f"{seconds * 1e9:.4g} ns"
+
+
+def _size(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def _threads(text: str) -> int:
+    cpus: int = fastrnn.cpu_info()["cpus"]
+    if text == "all":
+        return cpus
+    if not text.isdecimal() or not 1 <= int(text) <= cpus:
+        raise argparse.ArgumentTypeError(f"must be all, or a whole number from 1 to {cpus}, got {text!r}")
+    return int(text)
+
+
+def _engines(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if unknown := [name for name in names if name not in AGAINST]:
+        raise argparse.ArgumentTypeError(f"must be of {', '.join(AGAINST)}, got {', '.join(unknown)}")
+    return names

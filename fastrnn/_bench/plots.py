@@ -1,0 +1,75 @@
+"""One kind of plot: a dot per row and series on a common axis, readable on light and on dark pages."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+__all__ = ["check", "dots"]
+
+GREY, COLOURS = "#808080", ("#4c8bd6", "#e08a2e", "#5fa55a")
+
+
+def check() -> None:
+    """Raise ImportError, with the cure, where matplotlib is missing."""
+    if find_spec("matplotlib") is None:
+        raise ImportError("plots need matplotlib: pip install 'fastrnn[plot]'")
+
+
+def dots(path: Path, title: str, rows: Sequence[tuple[str, dict[str, float]]], line: float, log: bool = False) -> None:
+    """Write a plot.
+
+    Parameters
+    ----------
+    path : Path
+        Its suffix is the format.
+    title : str
+    rows : sequence of (str, dict)
+        Label, and values by the name of the series; from top to bottom.
+    line : float
+        Drawn as a vertical line: what the values are to be compared with.
+    log : bool
+        Whether the axis is logarithmic.
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib.
+    """
+    check()
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    series = list(dict.fromkeys(name for _, values in rows for name in values))
+    style = {
+        "svg.fonttype": "none",  # text stays text: small files
+        "svg.hashsalt": "fastrnn",
+        "text.color": GREY,
+        "font.size": 8,
+        **{f"axes.{name}": GREY for name in ("edgecolor", "labelcolor", "titlecolor")},
+        **{f"{axis}tick.color": GREY for axis in "xy"},
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(7.5, 1 + 0.16 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        axes.patch.set_visible(False)
+        for name, colour in zip(series, COLOURS, strict=False):
+            points = [(values[name], i) for i, (_, values) in enumerate(rows) if name in values]
+            axes.scatter(*zip(*points, strict=True), s=14, color=colour, label=name)
+        axes.axvline(line, color=GREY, linewidth=1)
+        axes.set_xscale("log" if log else "linear")
+        if log:
+            low, high = axes.get_xlim()
+            ticks = [tick for tick in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64) if low <= tick <= high]
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
+        else:
+            axes.set_xlim(left=0)
+        axes.set_yticks(range(len(rows)), [label for label, _ in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(axis="x", color=GREY, alpha=0.25)
+        axes.tick_params(top=True, labeltop=True)
+        axes.set_title(title)
+        if len(series) > 1:
+            axes.legend(frameon=False, labelcolor=GREY, loc="lower right")
+        metadata = {"Date": None} if path.suffix == ".svg" else {}
+        figure.savefig(path, transparent=True, metadata=metadata)
