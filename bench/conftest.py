@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "FASTRNN_NUM_THREADS", "NUMBA_NUM_THREADS")
-os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy is loaded; rows of several threads have their own processes
+os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy is loaded; for rows of one thread
 sys.path.insert(0, str(Path(__file__).parent))
 
 import functools  # noqa: E402

@@ -28,7 +28,7 @@ FAMILIES = {
     "B": "batches",
     "R": "ragged batches, both directions",
     "D": "a decaying state fed zeros",
-    "C": "import, load and first call",
+    "C": "import, load and first call, us in all",
 }
 
 NOISE = 0.05  # at most so much of a run's A/A spread counts as an excuse
@@ -72,7 +72,7 @@ def threads(name: str) -> int:
 
 
 def noise(run: Run, count: int) -> float:
-    """The A/A spread: how far from 1 nine in ten ratios of our kernels against themselves stay, for a number of threads."""
+    """The A/A spread: how far from 1 nine in ten ratios of ours against ours stay, on so many threads."""
     entries = [mine(row) for name, row in run["rows"].items() if threads(name) == count]
     distances = sorted(abs(entry["ratio"]["median"] - 1) for entry in entries if entry and "ratio" in entry)
     return distances[math.ceil(0.9 * len(distances)) - 1] if distances else 0.0
@@ -103,7 +103,8 @@ def figure(target: dict[str, Any], name: str, run: Run) -> Figure | None:
             if other is None or ("ours" in target and target["ours"] not in row):
                 return None
             base = row[target["ours"]]["ratio"]["median"] if target.get("ours", other["ours"]) != other["ours"] else 1.0
-            bound = other["ratio"]["other"] / least_seconds if set(against) <= set(PEERS) and least_seconds else math.inf
+            allowed = least_seconds and set(against) <= set(PEERS)
+            bound = other["ratio"]["other"] / least_seconds if allowed else math.inf
             return Figure(other["ratio"]["median"] / base, bound, enough)
         case "seconds":
             return Figure(ours["ratio"]["ours"]) if ours else None
@@ -163,7 +164,8 @@ def print_checks(targets: list[dict[str, Any]], runs: dict[str, Run]) -> bool:
     missed = False
     for name, run in (runs or {"no results": {"rows": {}}}).items():
         spreads = {count: noise(run, count) for count in sorted({threads(row) for row in run["rows"]})}
-        print(f"{name}: A/A spread {', '.join(f'{spread:.1%} on {count}' for count, spread in spreads.items())} threads")
+        texts = [f"{spread:.1%} on {count} thread{'s' * (count > 1)}" for count, spread in spreads.items()]
+        print(f"{name}: A/A spread {', '.join(texts)}")
         if any(spread > NOISE for spread in spreads.values()):
             print("  too noisy, measure again")
         for target in targets:
@@ -232,7 +234,8 @@ def table(run: Run, count: int) -> list[str]:
         shown = {engine: entries.get(engine) for engine in SHOWN}
         if row.family == "R":
             shown["torch"] = fastest(entries, ["torch", "torch-padded"])
-        figures = [f"{seconds * 1e6 / row.steps:.4g}", *rates, *map(cell, shown.values())]
+        each = seconds if row.family == "C" else seconds / row.steps
+        figures = [f"{each * 1e6:.4g}", *rates, *map(cell, shown.values())]
         lines.append(f"| {' | '.join([row.family, label(name), str(row.batch), str(row.steps), *figures])} |")
     return lines
 
@@ -243,8 +246,9 @@ def memory(run: Run) -> list[str]:
     for name, entries in run["rows"].items():
         if name[0] == "M" and threads(name) == 1 and entries:
             found = [f"{engine} {entry['figures']['megabytes']:.1f}" for engine, entry in entries.items()]
-            text = f"Memory of a call on {grid.parse(name).steps} steps of {label(name)} beyond inputs and results, MB: "
-            lines += [f"{text}{', '.join(found)}.".replace("cython", "fastrnn"), ""]
+            call = f"{grid.parse(name).steps} steps of {label(name)}"
+            text = f"Memory of a call on {call} beyond inputs and results, MB: {', '.join(found)}."
+            lines += [text.replace("cython", "fastrnn"), ""]
     return lines
 
 
@@ -263,8 +267,11 @@ def readme(text: str, runs: dict[str, Run]) -> str:
     if runs:
         families = "; ".join(f"{letter} {what}" for letter, what in FAMILIES.items())
         lines += [
-            f"{families}. Columns from numba on: how many times longer that engine takes: median of interleaved blocks,",
-            "quartiles. **Bold: fastrnn loses.** GB/s: of weights. Written by `python bench/report.py`.",
+            f"{families}.",
+            "",
+            "Columns from numba on: how many times longer that engine takes: median of interleaved blocks, quartiles;",
+            "of torch's two ways with a ragged batch the faster. **Bold: fastrnn loses.** GB/s: of weights. Of the",
+            "limit: the least time that the machine allows over fastrnn's. Written by `python bench/report.py`.",
         ]
     before, rest = text.split(MARKERS[0])
     _, after = rest.split(MARKERS[1])

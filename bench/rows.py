@@ -1,4 +1,4 @@
-"""The rows of the benchmark, named so that `-k` and the globs of targets.toml can pick them; each for one and all threads."""
+"""The rows of the benchmark, for one and all threads, named so that `-k` and targets.toml can pick them."""
 
 import os
 

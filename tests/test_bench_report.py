@@ -11,7 +11,12 @@ import pytest
 BENCH = Path(__file__).parent.parent / "bench"
 REPORT = BENCH / "report.py"
 report = runpy.run_path(str(REPORT))
+limits = runpy.run_path(str(BENCH / "limits.py"))
+run_py = runpy.run_path(str(BENCH / "run.py"))
+rows = sys.modules["rows"]  # which report.py imports
 TARGETS = tomllib.loads((BENCH / "targets.toml").read_text())["target"]
+NAME = "Q-gru-I3-H37-L1-uni-B5-T100-f32-1t"
+GRID = [rows.steps, rows.sequences, rows.batches, rows.ragged, rows.decays, rows.cold, rows.memory]
 
 
 def ratio(median):
@@ -25,14 +30,19 @@ def ratio(median):
     }
 
 
-def run_of(**engines):
+def run_of(name=NAME, **engines):
     """A run of one row, with the given ratios."""
     row = {
-        name: {"engine": name, "ratio": ratio(value), "flops": 1000, "core": True, "load": 0.1}
-        for name, value in engines.items()
+        engine: {"engine": engine, "ours": "cython", "ratio": ratio(value), "flops": 1000, "core": True, "load": 0.1}
+        for engine, value in engines.items()
     }
     machine = {"cpu": {"model": "a CPU", "tier": "avx2"}, "versions": {"numpy": "2.0", "torch": None}}
-    return {"date": "2026-01-01", "machine": machine, "rows": {"Q-gru-I3-H37-L1-uni-B5-T100-f32": row}}
+    return {"date": "2026-01-01", "machine": machine, "rows": {name: row}}
+
+
+def limits_of(gflops, gigabytes, threads=1):
+    stream = [[2**i, gigabytes] for i in range(14, 28)]
+    return {"threads": {str(threads): {"peak": {"float32": gflops, "float64": gflops / 2}, "stream": stream}}}
 
 
 def test_check_prints_every_target():
@@ -40,7 +50,9 @@ def test_check_prints_every_target():
     assert done.returncode in (0, 1), done.stderr
     lines = done.stdout.splitlines()
     for target in TARGETS:
-        found = [line.split()[0] for line in lines if f" {target['name']}: " in line]
+        found = [
+            line.split()[0] for line in lines if f" {target['name']}, threads {target.get('threads', 1)}: " in line
+        ]
         assert found, target
         assert set(found) <= {"pass", "miss", "bound", "not"}
 
@@ -50,11 +62,27 @@ def test_readme_table_is_what_the_report_writes():
     assert report["readme"](text, report["load"](BENCH / "results")) == text
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target["name"])
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"{target['name']}, {target.get('threads', 1)}")
 def test_targets_are_well_formed(target):
-    assert set(target) <= {"name", "rows", "against", "at_least", "at_most", "over", "later", "bound"}
+    assert set(target) <= {"name", "rows", "threads", "against", "ours", "figure", "at_least", "at_most", "over"}
     assert ("at_least" in target) != ("at_most" in target)
     assert target.get("over", "each") in ("each", "geomean")
+    assert target.get("figure", "ratio") in ("ratio", "seconds", "limit", "growth")
+    assert target.get("threads", 1) in (1, "all")
+
+
+def test_every_glob_of_a_target_names_a_row():
+    names = [row.name.rpartition("-")[0] for family in GRID for row in family()]
+    for target in TARGETS:
+        for pattern in target["rows"]:
+            assert any(report["fnmatchcase"](name, pattern) for name in names), (target["name"], pattern)
+
+
+@pytest.mark.parametrize("family", GRID, ids=lambda family: family.__name__)
+def test_names_say_all_of_a_row(family):
+    found = [row._replace(core=False) for row in family()]
+    assert len({row.name for row in found}) == len(found)
+    assert [rows.parse(row.name) for row in found] == found
 
 
 def test_noise_excuses_no_more_than_itself():
@@ -63,9 +91,52 @@ def test_noise_excuses_no_more_than_itself():
     assert check(target, run_of(cython=1.02, torch=5.0, onnxruntime=1.29))[0] == "pass"
     assert check(target, run_of(cython=1.00, torch=5.0, onnxruntime=1.29))[0] == "miss"
     assert check(target, run_of(cython=1.50, torch=5.0, onnxruntime=1.2))[0] == "miss"  # too noisy to tell
-    assert check(target | {"bound": "the L3"}, run_of(cython=1.0, torch=1.2))[0] == "bound"
     assert check(target | {"rows": ["S-*"]}, run_of(cython=1.0, torch=1.4))[0] == "not measured"
     assert check({"rows": ["*"], "against": ["numba"], "at_most": 1.15}, run_of(cython=1.0, numba=1.2))[0] == "miss"
+
+
+def test_targets_of_all_threads_look_at_the_rows_with_most():
+    run = run_of(cython=1.0, torch=1.2)
+    run["rows"] |= run_of(NAME[:-2] + "4t", cython=1.0, torch=0.9)["rows"]
+    target = {"rows": ["Q-*-f32"], "against": ["torch"], "at_least": 1.0}
+    assert report["check"](target, run)[0] == "pass"
+    assert report["check"](target | {"threads": "all"}, run)[0] == "miss"
+
+
+def test_the_machines_limit_takes_the_place_of_a_target_beyond_it():
+    name = "Q-rnn-I64-H64-L1-uni-B1-T100-f32-1t"  # 100 steps of 64 * 64 weights, a projection of as many
+    target = {"rows": ["Q-*"], "against": ["torch"], "at_least": 3.0}
+    run = run_of(name, cython=1.0, torch=2.0) | {"limits": limits_of(1e9, 4 * 64 * 64 / 9.4 * 1e9 / 1e9)}
+    run["limits"] = limits_of(1e12, 100 * 4 * 64 * 64 / 0.95e-6 / 1e9)  # 0.95 us, and the projection 0.0095
+    assert report["least"](name, run) == pytest.approx(0.9595e-6)
+    status, text = report["check"](target, run)
+    assert status == "bound"
+    assert "the machine allows 2.08, of which this is 96%" in text
+    run["limits"] = limits_of(1e12, 100 * 4 * 64 * 64 / 0.8e-6 / 1e9)
+    assert report["check"](target, run)[0] == "miss"  # the limit is far away still
+    assert report["check"](target | {"against": ["numba"]}, run_of(name, cython=1.0, numba=2.0))[0] == "miss"
+    assert report["check"](target | {"figure": "limit", "at_least": 0.8}, run)[0] == "pass"
+
+
+def test_the_least_time_of_a_row():
+    seconds = limits["seconds"]
+    batch = rows.parse("B-lstm-I64-H64-L1-uni-B32-T50-f32-1t")
+    assert seconds(batch, limits_of(100, 1e9)) == pytest.approx(batch.flops / 100e9)
+    half = batch._replace(threads=2)
+    assert seconds(half, limits_of(100, 1e9, 2)) == pytest.approx(batch.flops / 200e9)
+    assert seconds(half, limits_of(100, 1e9)) is None
+    step = rows.parse("S-gru-I64-H64-L1-uni-B1-T1-f64-1t")
+    assert seconds(step, limits_of(1e9, 50)) == pytest.approx(8 * step.weights / 50e9)
+    ragged = rows.parse("R-gru-I64-H64-L1-bi-B32-T64-f32-1t")
+    assert 0 < ragged.valid < 32 * 64
+    assert seconds(ragged, limits_of(100, 1e9)) == pytest.approx(ragged.flops / 100e9)
+
+
+def test_streaming_rates_lie_between_the_measured_ones():
+    curve = limits_of(1, 1)
+    curve["threads"]["1"]["stream"] = [[1024, 100], [4096, 50]]
+    rates = [limits["streaming"](curve, 1, size) for size in (1, 1024, 2048, 4096, 1 << 30)]
+    assert rates == pytest.approx([100e9, 100e9, 75e9, 50e9, 50e9])
 
 
 def test_losing_rows_are_shown():
@@ -73,7 +144,35 @@ def test_losing_rows_are_shown():
     (row,) = run["rows"].values()
     for entry in row.values():
         entry["core"] = False
-    assert report["table"](run)[-1].startswith("| GRU 3->37 | 5 | 100 | 1 |")
-    assert "**0.80** (0.70-0.90)" in report["table"](run)[-1]
+    assert report["table"](run, 1)[-1].startswith("| Q | GRU 3->37 | 5 | 100 | 0.01 |")
+    assert "**0.80** (0.70-0.90)" in report["table"](run, 1)[-1]
     row["torch"]["ratio"] = ratio(1.2)
-    assert "GRU" not in report["table"](run)[-1]
+    assert "GRU" not in report["table"](run, 1)[-1]
+
+
+def test_runs_of_one_machine_are_merged():
+    def run(version, **engines):
+        machine = {"cpu": "a CPU", "python": "3", "versions": {"numpy": version}, "cores": 2}
+        entries = [{"row": NAME, "engine": engine, "ratio": value} for engine, value in engines.items()]
+        return {"date": version, "machine": machine, "rows": entries}
+
+    found = run_py["merged"](run("2", torch=1, numba=2), run("2", torch=3, openvino=4))
+    assert {entry["engine"]: entry["ratio"] for entry in found["rows"]} == {"torch": 3, "numba": 2, "openvino": 4}
+    with pytest.raises(ValueError, match="not of the same versions"):
+        run_py["merged"](run("1"), run("2"))
+
+
+def test_plots_are_readable_on_any_background(tmp_path):
+    pytest.importorskip("matplotlib")
+    run = run_of(cython=1.0, torch=2.0) | {"limits": limits_of(100, 100)}
+    report["draw"](tmp_path, "here", run)
+    plots = sorted(tmp_path.iterdir())
+    assert [plot.name for plot in plots] == ["here-limit.svg", "here-ratio.svg"]
+    for plot in plots:
+        text = plot.read_text()
+        assert "GRU 3-&gt;37" in text  # as text, not as outlines
+        assert "#ffffff" not in text
+        assert "#000000" not in text
+        before = plot.read_bytes()
+        report["draw"](tmp_path, "here", run)
+        assert plot.read_bytes() == before

@@ -95,7 +95,7 @@ def test_version():
     ("arguments", "named"),
     [
         ([], "COMMAND"),
-        (["bench"], "bench"),
+        (["train"], "train"),
         (["demo", "--backend", "fast"], "cython"),
         (["info", "--verbose"], "--verbose"),
     ],

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         mine = crew.contender(first, of)
         expected = mine.output()
         for name in names:
-            label = {first: "fastrnn", "cython": "fastrnn's layer"}.get(name, name)
+            label = {"cython": "fastrnn's layer", first: "fastrnn"}.get(name, name)
             bar.set_description(label)
             other = crew.contender(name, of, second=True)
             found = ratios.agreement(other.output(), expected)
@@ -128,9 +128,7 @@ def _problem(args: argparse.Namespace) -> Problem:
             "--model takes an RNN with tanh, an LSTM without projection or a GRU with reset_after=True, "
             f"which all engines have, got {layer!r}"
         )
-    row = _row(
-        args, kind, layer.input_size, layer.hidden_size, layer.num_layers, layer.bidirectional, layer.dtype.name
-    )
+    row = _row(args, kind, layer.input_size, layer.hidden_size, layer.num_layers, layer.bidirectional, layer.dtype.name)
     drawn = problem(row)
     biases = {name: np.zeros_like(array) for name, array in drawn.weights.items()}  # of a layer without
     return drawn._replace(weights=biases | layer.state_dict())

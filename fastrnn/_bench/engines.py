@@ -103,7 +103,7 @@ def build(name: str, of: Problem, setting: Setting | None = None) -> Engine:
         dense = layer_engine("cython", of._replace(lengths=None))
         return dense._replace(scale=of.row.valid / (of.row.batch * of.row.steps))
     if name == "normal":
-        noise = np.random.default_rng(2).standard_normal(of.x.shape).astype(of.x.dtype)
+        noise = problem(of.row._replace(family="Q")).x
         return layer_engine("cython", of._replace(x=noise))
     return layer_engine(name, of)
 
@@ -205,9 +205,7 @@ def onnxruntime_engine(of: Problem, setting: Setting) -> Engine:
     }
     for name, value in values.items():
         binding.bind_ortvalue_output(name, value)
-    return Engine(
-        lambda: session.run_with_iobinding(binding), lambda _: graphs.time_major(values["y"].numpy(), of.row)
-    )
+    return Engine(lambda: session.run_with_iobinding(binding), lambda _: graphs.time_major(values["y"].numpy(), of.row))
 
 
 def openvino_engine(of: Problem, setting: Setting) -> Engine:

@@ -62,9 +62,8 @@ def model(problem: Problem) -> bytes:
         last = layer == row.layers - 1
         optional = [name if name in given else "" for name in ("lengths", *(f"{s}{layer}" for s in states(row)))]
         results = ["y" if last else f"y{layer}", *(f"{letter}{layer}_out" for letter in states(row))]
-        nodes.append(
-            helper.make_node(row.cell.upper(), [x, f"W{layer}", f"R{layer}", f"B{layer}", *optional], results, **options)
-        )
+        arguments = [x, f"W{layer}", f"R{layer}", f"B{layer}", *optional]
+        nodes.append(helper.make_node(row.cell.upper(), arguments, results, **options))
         if not last:  # (T, D, B, H) -> (T, B, D*H)
             nodes.append(helper.make_node("Transpose", [results[0]], [f"t{layer}"], perm=(0, 2, 1, 3)))
             nodes.append(helper.make_node("Reshape", [f"t{layer}", "shape"], [f"x{layer}"]))

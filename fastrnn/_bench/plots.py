@@ -70,6 +70,6 @@ def dots(path: Path, title: str, rows: Sequence[tuple[str, dict[str, float]]], l
         axes.tick_params(top=True, labeltop=True)
         axes.set_title(title)
         if len(series) > 1:
-            axes.legend(frameon=False, labelcolor=GREY, loc="lower right")
+            figure.legend(frameon=False, labelcolor=GREY, loc="outside lower right", ncols=len(series))
         metadata = {"Date": None} if path.suffix == ".svg" else {}
         figure.savefig(path, transparent=True, metadata=metadata)

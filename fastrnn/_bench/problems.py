@@ -16,8 +16,8 @@ SLOW_DECAY = 4.0  # bias of the gate that keeps a state in family D: it shrinks 
 class Row(NamedTuple):
     """One shape to time.
 
-    Families: S one step from a given state, Q sequences, B batches of sequences, R ragged batches, D a state that decays
-    under zeros, C a cold start, M memory.
+    Families: S one step from a given state, Q sequences, B batches of sequences, R ragged batches, D a state that
+    decays under zeros, C a cold start, M memory.
     """
 
     family: str
@@ -57,7 +57,8 @@ class Row(NamedTuple):
         if self.family != "R":
             return None
         draws = np.random.default_rng(1).lognormal(0, 0.6, self.batch)
-        return np.ceil(self.steps * draws / draws.max()).astype(np.int64)
+        lengths: Array = np.ceil(self.steps * draws / draws.max()).astype(np.int64)
+        return lengths
 
     @property
     def valid(self) -> int:

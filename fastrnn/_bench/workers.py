@@ -1,4 +1,4 @@
-"""Engines in processes of their own, for rows with more than one thread: threads of one would spin while another is timed.
+"""Engines in processes of their own, for more than one thread: threads of one would spin while another is timed.
 
 Between its blocks a worker is stopped by a signal, whatever its pool is doing, and continued for the next.
 """
@@ -16,18 +16,15 @@ from fastrnn._bench.ratios import Contender, Local, calls_per_block
 
 __all__ = ["Crew", "Remote"]
 
-# What would fix the number of threads of an engine from outside
-VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "FASTRNN_NUM_THREADS", "NUMBA_NUM_THREADS")
-
 
 class Worker:
     """A process that builds one engine at a time and runs blocks of its calls."""
 
     def __init__(self) -> None:
-        env = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+        env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
         env["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         command = [sys.executable, "-P", "-c", "from fastrnn._bench.workers import serve; serve()"]
-        # In a process group of its own Ctrl-C does not reach it, and the kernel ends it, though stopped, when this one dies
+        # In a process group of its own Ctrl-C does not reach it, and though stopped it ends when this process dies
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, process_group=0
         )
@@ -79,7 +76,8 @@ class Remote:
 
     def output(self) -> Array:
         """Return what the first call put out."""
-        return self._output
+        output: Array = self._output
+        return output
 
     def block(self, count: int) -> float:
         """Seconds that `count` calls take, after one that wakes the pool where calls are short."""

@@ -1,0 +1,259 @@
+"""What times fastrnn beside other engines: one problem for all, ratios, processes, the command. No time is asserted."""
+
+import importlib.util
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import cli
+from fastrnn._bench import engines, plots, ratios, workers
+from fastrnn._bench.problems import Row, problem
+
+ROWS = [
+    Row("S", "lstm", 3, 5),
+    Row("S", "gru", 5, 5, batch=3),
+    Row("S", "rnn", 5, 5, layers=2),
+    Row("Q", "lstm", 3, 5, 2, 7, layers=2, directions=2),
+    Row("B", "gru", 4, 4, 3, 6),
+    Row("Q", "rnn", 3, 5, 1, 6, dtype="float64"),
+    Row("R", "lstm", 4, 5, 6, 9, directions=2),
+    Row("R", "gru", 4, 5, 6, 9, directions=2),
+    *(Row("D", cell, 4, 4, 1, 40) for cell in ("lstm", "gru", "rnn")),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_engines_compute_the_same(row):
+    of = problem(row)
+    expected = ratios.Local(engines.build("reference", of)).output()
+    ran = 0
+    for name in engines.engines(row):
+        if name in ("lstm", "normal", "dense") or engines.obstacle(name, row):
+            continue
+        found = ratios.agreement(ratios.Local(engines.build(name, of)).output(), expected)
+        assert found.fraction == 1, (name, found)
+        ran += 1
+    assert ran
+
+
+def test_a_ragged_row_counts_valid_steps():
+    row = Row("R", "gru", 4, 5, 6, 9, directions=2)
+    of = problem(row)
+    assert of.lengths.max() == 9
+    assert row.valid == of.lengths.sum() < 6 * 9
+    assert row.flops == 2 * row.weights * row.valid
+    assert engines.build("dense", of).scale == pytest.approx(row.valid / 54)
+
+
+def test_weights_are_counted():
+    row = Row("Q", "lstm", 3, 5, layers=3, directions=2)
+    arrays = problem(row).weights
+    assert row.weights == sum(array.size for name, array in arrays.items() if name.startswith("weight"))
+
+
+def test_the_state_of_family_d_passes_through_the_denormals():
+    for cell in ("lstm", "gru", "rnn"):
+        of = problem(Row("D", cell, 8, 8, 1, 10_000, dtype="float64"))
+        y = np.abs(ratios.Local(engines.build("reference", of)).output()[:, 0]).max(1)
+        tiny = np.finfo(np.float32).tiny
+        denormal = np.count_nonzero((y < tiny) & (y > tiny * 2.0**-23))
+        assert denormal > 300, cell
+
+
+def test_agreement():
+    y = np.zeros((2, 1, 4), np.float32)
+    assert ratios.agreement(y, y) == (1.0, 0.0)
+    wrong = y.copy()
+    wrong[0, 0, :2] = 1, np.nan
+    assert ratios.agreement(wrong, y).fraction == 0.75
+    assert ratios.agreement(y[..., :2], y).fraction == 1
+    with pytest.raises(ValueError, match="outputs of shape"):
+        ratios.agreement(y[:1], y)
+
+
+def test_ratios_come_from_blocks_and_their_scales():
+    class Fixed:
+        def __init__(self, seconds, scale=1.0):
+            self.seconds, self.scale = seconds, scale
+
+        def block(self, count):
+            return self.seconds * count
+
+    found = ratios.compare(Fixed(1e-3), Fixed(4e-3, scale=0.5), budget=0, rounds=3)
+    assert found == pytest.approx((2, 2, 2, 3, 1e-3, 2e-3))
+    assert ratios.calls_per_block(Fixed(1e-3)) >= 4
+
+
+def test_a_peer_chooses_among_settings():
+    assert engines.settings("torch", 1) == [(1, True)]
+    assert engines.settings("cython", 4) == [(4, True)]
+    assert engines.settings("torch", 6) == [(1, True), (2, True), (4, True), (6, True)]
+    assert engines.settings("onnxruntime", 2) == [(1, True), (2, True), (2, False)]
+
+
+def test_a_worker_computes_and_times_and_rests():
+    of = problem(Row("Q", "gru", 3, 5, 2, 7, threads=2))
+    with workers.Crew() as crew:
+        contender = crew.contender("cython", of)
+        expected = ratios.Local(engines.build("reference", of)).output()
+        assert ratios.agreement(contender.output(), expected).fraction == 1
+        assert contender.block(3) > 0
+        process = contender.worker.process
+        if sys.platform == "linux":
+            assert Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"  # stopped
+        with pytest.raises(RuntimeError, match="ValueError: backend"):
+            crew.contender("nonsense", of)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_worker_that_dies_is_an_error():
+    of = problem(Row("Q", "gru", 3, 5, 2, 7, threads=2))
+    with workers.Crew() as crew:
+        contender = crew.contender("cython", of)
+        contender.worker.process.kill()
+        with pytest.raises(RuntimeError, match="died"):
+            contender.block(1)
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr("fastrnn._bench.command.BUDGET", 0.0)
+    monkeypatch.setattr(ratios, "BLOCK", 1e-4)
+
+
+def bench(capsys, *arguments):
+    code = cli.main(["bench", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_bench_prints_a_table(quick, capsys):
+    code, out, err = bench(capsys, "--cell", "gru", "--input", 3, "--hidden", 5, "--steps", 4, "--batch", 2)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "GRU 3->5, B=2, T=4, float32, 1 thread"
+    assert lines[3].split()[:3] == ["engine", "a", "call"]
+    table = {line.split()[0]: line for line in lines[4:] if line}
+    assert "100.00%" in table["fastrnn"]
+    for name in ("torch", "onnxruntime", "openvino"):
+        installed = all(importlib.util.find_spec(package) for package in engines.PACKAGES[name])
+        assert ("100.00%" if installed else "pip install") in table[name]
+
+
+def test_bench_names_what_is_missing(quick, capsys, monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    code, out, _ = bench(capsys, "--hidden", 4, "--steps", 1, "--against", "torch,onnxruntime")
+    assert code == 0
+    assert "not installed: pip install torch\n" in out
+    assert "not installed: pip install onnxruntime onnx\n" in out
+
+
+def test_bench_on_all_threads(quick, capsys):
+    if fastrnn.cpu_info()["cpus"] < 2:
+        pytest.skip("one CPU")
+    code, out, _ = bench(capsys, "--hidden", 4, "--steps", 3, "--threads", "all", "--against", "numba")
+    assert code == 0
+    assert f"{fastrnn.cpu_info()['cpus']} threads" in out
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        fastrnn.LSTM(3, 4, 2, bidirectional=True, batch_first=True),
+        fastrnn.GRU(3, 4, bias=False),
+        fastrnn.RNN(3, 4, dtype="float64"),
+    ],
+    ids=repr,
+)
+def test_bench_of_a_saved_layer(quick, capsys, tmp_path, layer):
+    layer.init(3).save(tmp_path / "layer.safetensors")
+    code, out, err = bench(capsys, "--model", tmp_path / "layer.safetensors", "--steps", 5)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{type(layer).__name__} 3->4, ")
+    assert layer.dtype.name in out
+
+
+@pytest.mark.parametrize(
+    ("layer", "named"),
+    [
+        (fastrnn.GRU(2, 3, reset_after=False), "GRU with reset_after=True"),
+        (fastrnn.LSTM(2, 3, proj_size=2), "LSTM without projection"),
+        (fastrnn.RNN(2, 3, nonlinearity="relu"), "RNN with tanh"),
+        (fastrnn.LSTMCell(2, 3), "got LSTMCell"),
+    ],
+    ids=repr,
+)
+def test_bench_refuses_what_the_engines_do_not_share(capsys, tmp_path, layer, named):
+    layer.init().save(tmp_path / "layer.safetensors")
+    code, out, err = bench(capsys, "--model", tmp_path / "layer.safetensors")
+    assert (code, out) == (1, "")
+    assert named in err
+
+
+def test_bench_refuses_other_files_and_a_shape_beside_a_model(capsys, tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"0123456789")
+    code, _, err = bench(capsys, "--model", tmp_path / "x.onnx")
+    assert code == 1
+    assert "--model takes a file that the save() of a fastrnn layer wrote" in err
+    code, _, err = bench(capsys, "--model", tmp_path / "x.onnx", "--hidden", 3, "--bidirectional")
+    assert code == 1
+    assert "leave out --hidden, --bidirectional" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--threads", "0"], "must be all, or a whole number from 1"),
+        (["--hidden", "-3"], "must be a whole number from 1"),
+        (["--against", "torch,jax"], "got jax"),
+        (["--cell", "lru"], "lstm"),
+    ],
+)
+def test_wrong_arguments_exit_with_2(arguments, named, capsys):
+    with pytest.raises(SystemExit) as error:
+        cli.main(["bench", *arguments])
+    assert error.value.code == 2
+    assert named in capsys.readouterr().err
+
+
+def test_outputs_that_differ_are_an_error(quick, capsys, monkeypatch):
+    build = engines.build
+
+    def wrong(name, of, setting=None):
+        engine = build("cython", of, setting)
+        shift = 1 if name == "numba" else 0
+        return engine._replace(output=lambda result: result[0] + np.float32(shift))
+
+    monkeypatch.setattr(workers, "build", wrong)
+    monkeypatch.setattr(engines, "find_spec", lambda name: True)
+    code, out, err = bench(capsys, "--hidden", 4, "--steps", 3, "--against", "numba")
+    assert code == 1
+    assert "0.00%" in out
+    assert "the outputs of numba differ" in err
+
+
+def test_bench_writes_a_plot(quick, capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    code, _, _ = bench(capsys, "--hidden", 4, "--steps", 3, "--against", "numba", "--plot", tmp_path / "plot.svg")
+    assert code == 0
+    assert "fastrnn" in (tmp_path / "plot.svg").read_text()
+
+
+def test_a_plot_without_matplotlib_is_refused_first(capsys, monkeypatch):
+    monkeypatch.setattr(plots, "find_spec", lambda name: None)
+    code, out, err = bench(capsys, "--plot", "plot.svg")
+    assert (code, out) == (1, "")
+    assert "pip install 'fastrnn[plot]'" in err
+
+
+def test_times_have_units():
+    from fastrnn._bench.command import _time
+
+    assert [_time(seconds) for seconds in (2.5, 3e-3, 4.25e-5, 5e-9)] == ["2.5 s", "3 ms", "42.5 us", "5 ns"]
