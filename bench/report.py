@@ -240,9 +240,16 @@ def table(run: Run, count: int) -> list[str]:
     return lines
 
 
-def memory(run: Run) -> list[str]:
-    """A sentence on the rows of family M."""
+def beside_ourselves(run: Run) -> list[str]:
+    """Sentences on families R, D and M: fastrnn beside itself, and memory."""
     lines = []
+    for engine, subject, other in (
+        ("dense", "A valid step of a ragged batch", "a step of the dense batch"),
+        ("normal", "A step of a decaying state under zeros", "one of the same layer on noise"),
+    ):
+        found = [1 / row[engine]["ratio"]["median"] for row in run["rows"].values() if engine in row]
+        if found:
+            lines += [f"{subject} takes at most {max(found):.2f} times as long as {other} ({len(found)} rows).", ""]
     for name, entries in run["rows"].items():
         if name[0] == "M" and threads(name) == 1 and entries:
             found = [f"{engine} {entry['figures']['megabytes']:.1f}" for engine, entry in entries.items()]
@@ -263,7 +270,7 @@ def readme(text: str, runs: dict[str, Run]) -> str:
             lines += [f"![{title}](bench/results/{name}-{plot}.svg)", ""]
         for count in sorted({threads(row) for row in run["rows"]}):
             lines += [*table(run, count), ""]
-        lines += memory(run)
+        lines += beside_ourselves(run)
     if runs:
         families = "; ".join(f"{letter} {what}" for letter, what in FAMILIES.items())
         lines += [

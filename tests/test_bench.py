@@ -246,11 +246,14 @@ def test_bench_writes_a_plot(quick, capsys, tmp_path):
     assert "fastrnn" in (tmp_path / "plot.svg").read_text()
 
 
-def test_a_plot_without_matplotlib_is_refused_first(capsys, monkeypatch):
+def test_plots_that_cannot_be_written_are_refused_first(capsys, monkeypatch):
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
     code, out, err = bench(capsys, "--plot", "plot.svg")
     assert (code, out) == (1, "")
     assert "pip install 'fastrnn[plot]'" in err
+    code, out, err = bench(capsys, "--plot", "plot.txt")
+    assert (code, out) == (1, "")
+    assert "must end in one of .svg, .png, .pdf, got 'plot.txt'" in err
 
 
 def test_times_have_units():

@@ -150,6 +150,18 @@ def test_losing_rows_are_shown():
     assert "GRU" not in report["table"](run, 1)[-1]
 
 
+def test_rows_beside_ourselves_are_told():
+    run = run_of("R-gru-I3-H37-L1-bi-B5-T100-f32-1t", cython=1.0, dense=0.8)
+    assert report["beside_ourselves"](run)[0].startswith("A valid step of a ragged batch takes at most 1.25 times")
+    entry = {"engine": "cython", "ours": "cython", "figures": {"megabytes": 0.5, "growth": 0.1}}
+    run = {"rows": {"M-lstm-I128-H128-L1-uni-B1-T20000-f32-1t": {"cython": entry}}}
+    wanted = "Memory of a call on 20000 steps of LSTM 128 beyond inputs and results, MB: fastrnn 0.5."
+    assert report["beside_ourselves"](run) == [wanted, ""]
+    target = {"rows": ["M-*"], "figure": "growth", "at_most": 1.0}
+    assert report["check"](target, run)[0] == "pass"
+    assert report["check"](target | {"at_most": 0.05}, run)[0] == "miss"
+
+
 def test_runs_of_one_machine_are_merged():
     def run(version, **engines):
         machine = {"cpu": "a CPU", "python": "3", "versions": {"numpy": version}, "cores": 2}

@@ -61,14 +61,14 @@ def run(args: argparse.Namespace) -> int:
     Raises
     ------
     ValueError
-        For a model that the engines do not all have, and for a shape beside a model.
+        For a model that the engines do not all have, a shape beside a model, and a plot of another format.
     ImportError
         For ``--plot`` without matplotlib.
     """
     from tqdm import tqdm
 
     if args.plot:
-        plots.check()
+        plots.check(args.plot)
     of = _problem(args)
     row = of.row
     reasons = {name: reason for name in args.against if (reason := obstacle(name, row))}

@@ -129,12 +129,13 @@ def stream_engine(of: Problem) -> Engine:
     out = np.empty((*x.shape[:-1], row.hidden_size), row.dtype)
     hx = unpacked(tuple(s[:, 0] if alone else s for s in of.state or ()))
 
-    def first(_: object) -> Array:
+    step = stream.step
+
+    def first(_: object) -> Array:  # the call before has moved the states on
         stream.set_state(hx)
-        y: Array = stream.step(x).reshape(1, row.batch, -1)
+        y: Array = step(x, out=out).reshape(1, row.batch, -1).copy()
         return y
 
-    step = stream.step
     return Engine(lambda: step(x, out=out), first)
 
 

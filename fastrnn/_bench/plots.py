@@ -6,11 +6,14 @@ from pathlib import Path
 
 __all__ = ["check", "dots"]
 
+FORMATS = (".svg", ".png", ".pdf")
 GREY, COLOURS = "#808080", ("#4c8bd6", "#e08a2e", "#5fa55a")
 
 
-def check() -> None:
-    """Raise ImportError, with the cure, where matplotlib is missing."""
+def check(path: Path) -> None:
+    """Raise ValueError for a name that is no plot's, and ImportError, with the cure, where matplotlib is missing."""
+    if path.suffix not in FORMATS:
+        raise ValueError(f"the name of a plot must end in one of {', '.join(FORMATS)}, got {str(path)!r}")
     if find_spec("matplotlib") is None:
         raise ImportError("plots need matplotlib: pip install 'fastrnn[plot]'")
 
@@ -32,10 +35,10 @@ def dots(path: Path, title: str, rows: Sequence[tuple[str, dict[str, float]]], l
 
     Raises
     ------
-    ImportError
-        Without matplotlib.
+    ValueError, ImportError
+        As `check`.
     """
-    check()
+    check(path)
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -14,7 +14,7 @@ from fastrnn._bench.problems import Array
 __all__ = ["Agreement", "Contender", "Local", "Ratio", "agreement", "block", "calls_per_block", "compare"]
 
 BLOCK = 4e-3  # seconds of one block, at least
-BUDGET = 0.5  # seconds for one pair of engines, unless a call is slow
+BUDGET = 0.8  # seconds for one pair of engines, unless a call is slow
 ROUNDS = 5  # at least, of A B B A
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # of an output of size 1
 
