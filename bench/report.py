@@ -119,8 +119,9 @@ def figure(target: dict[str, Any], name: str, run: Run) -> Figure | None:
 
 def check(target: dict[str, Any], run: Run) -> tuple[str, str]:
     """-> pass, miss, bound or "not measured"; and the figure that decided."""
-    counts = {threads(name) for name in run["rows"]}
-    count = max(counts, default=1) if target.get("threads") == "all" else 1
+    if not run["rows"]:
+        return "not measured", ""
+    count = run["machine"]["cpu"]["cpus"] if target.get("threads") == "all" else 1
     figures = {
         name: found
         for name in run["rows"]
