@@ -219,8 +219,8 @@ def table(run: Run, count: int) -> list[str]:
         lines.append(f"Ahead of the best peer in {ahead} of {len(best)} rows, geometric mean {mean:.2f}x.")
     lines += [
         "",
-        "| | layer | B | T | us a step | GFLOP/s | GB/s | of the limit | " + " | ".join(SHOWN) + " |",
-        "|---|---|--:|--:|--:|--:|--:|--:|" + "--:|" * len(SHOWN),
+        "| | layer | B | T | us a step | GFLOP/s | GB/s | of the limit | layer | " + " | ".join(SHOWN) + " |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|" + "--:|" * len(SHOWN),
     ]
     for name in names:
         row, entries = grid.parse(name), run["rows"][name]
@@ -232,7 +232,8 @@ def table(run: Run, count: int) -> list[str]:
         if row.family != "C":
             rates[:2] = [f"{ours['flops'] / seconds / 1e9:.3g}", f"{limits.streamed(row) / seconds / 1e9:.3g}"]
             rates[2] = f"{least_seconds / seconds:.0%}" if least_seconds else ""
-        shown = {engine: entries.get(engine) for engine in SHOWN}
+        shown = {"layer": entries.get("cython") if ours["engine"] != "cython" else None}
+        shown |= {engine: entries.get(engine) for engine in SHOWN}
         if row.family == "R":
             shown["torch"] = fastest(entries, ["torch", "torch-padded"])
         each = seconds if row.family == "C" else seconds / row.steps
@@ -277,9 +278,10 @@ def readme(text: str, runs: dict[str, Run]) -> str:
         lines += [
             f"{families}.",
             "",
-            "Columns from numba on: how many times longer that engine takes: median of interleaved blocks, quartiles;",
-            "of torch's two ways with a ragged batch the faster. **Bold: fastrnn loses.** GB/s: of weights. Of the",
-            "limit: the least time that the machine allows over fastrnn's. Written by `python bench/report.py`.",
+            "Columns from layer on: how many times longer that engine takes: median of interleaved blocks, quartiles.",
+            "Layer: `layer(x, hx)`, where fastrnn's own figure is a stream's. In R the better of torch's two.",
+            "**Bold: fastrnn loses.** GB/s: of weights. Of the limit: the machine's least time over fastrnn's.",
+            "Written by `python bench/report.py`.",
         ]
     before, rest = text.split(MARKERS[0])
     _, after = rest.split(MARKERS[1])

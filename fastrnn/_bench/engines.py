@@ -98,7 +98,7 @@ def build(name: str, of: Problem, setting: Setting | None = None) -> Engine:
     if name == "stream":
         return stream_engine(of)
     if name == "lstm":
-        return layer_engine("cython", problem(of.row._replace(cell="lstm")))
+        return build(ours(of.row), problem(of.row._replace(cell="lstm")), setting)
     if name == "dense":
         dense = layer_engine("cython", of._replace(lengths=None))
         return dense._replace(scale=of.row.valid / (of.row.batch * of.row.steps))
@@ -128,7 +128,6 @@ def stream_engine(of: Problem) -> Engine:
     x = of.x[0, 0] if alone else of.x[0]
     out = np.empty((*x.shape[:-1], row.hidden_size), row.dtype)
     hx = unpacked(tuple(s[:, 0] if alone else s for s in of.state or ()))
-
     step = stream.step
 
     def first(_: object) -> Array:  # the call before has moved the states on
