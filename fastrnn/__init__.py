@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fastrnn.files import load
     from fastrnn.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, from_state_dict, warmup
     from fastrnn.stream import Stream
+    from fastrnn.threads import get_num_threads, set_num_threads
     from fastrnn.torch import from_torch
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ _HOMES = {
     "files": ("load",),
     "layers": ("GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "from_state_dict", "warmup"),
     "stream": ("Stream",),
+    "threads": ("get_num_threads", "set_num_threads"),
     "torch": ("from_torch",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -42,7 +44,9 @@ __all__ = [
     "cpu_info",
     "from_state_dict",
     "from_torch",
+    "get_num_threads",
     "load",
+    "set_num_threads",
     "use_backend",
     "warmup",
 ]

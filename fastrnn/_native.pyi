@@ -7,7 +7,7 @@ from fastrnn.weights import Plan
 
 @final
 class Engine:
-    def __init__(self, plan: Plan, *, tier: str | None = None) -> None: ...
+    def __init__(self, plan: Plan, *, tier: str | None = None, split: tuple[int, int, int] | None = None) -> None: ...
     def __call__(
         self,
         x: np.ndarray,
@@ -15,10 +15,19 @@ class Engine:
         lengths: npt.NDArray[np.int64] | None,
         y: np.ndarray,
         state_out: tuple[np.ndarray, ...],
+        threads: int = 1,
     ) -> None: ...
 
 class Stepper:
-    def __init__(self, engine: Engine, states: tuple[np.ndarray, ...], batched: bool) -> None: ...
+    def __init__(
+        self,
+        engine: Engine,
+        states: tuple[np.ndarray, ...],
+        batched: bool,
+        threads: int = 1,
+        *,
+        forced: bool = False,
+    ) -> None: ...
     def step(self, x: Any, *, rows: Any = None, out: np.ndarray | None = None) -> np.ndarray: ...
     def _advance(self, x: np.ndarray, rows: npt.NDArray[np.int64] | None, out: np.ndarray) -> None: ...
     def _enter(self) -> bool: ...

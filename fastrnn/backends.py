@@ -1,13 +1,14 @@
 """Backends, best first, and the choice among them.
 
-A backend is a function ``prepare(plan) -> run``. ``run(x, state, lengths, y, state_out)`` computes a layer and may be
-called from several threads at once:
+A backend is a function ``prepare(plan) -> run``. ``run(x, state, lengths, y, state_out, threads=1)`` computes a layer
+and may be called from several threads at once:
 
     x          (T, B, I)        of plan.dtype, aligned, last axis contiguous, any stride of T and B; may be read-only
     state      (L*D, B, R or H) arrays, C-contiguous; may be read-only
     lengths    (B,) int64 in 0..T, or None
     y          (T, B, D*R)      written whole, zeros beyond a length; strides as for x
     state_out  like state, written
+    threads    how many the call may use
 """
 
 import importlib
@@ -17,7 +18,6 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fastrnn import checks
@@ -54,7 +54,10 @@ def _numba() -> Prepare:
 def _reference() -> Prepare:
     from fastrnn import reference
 
-    return lambda plan: partial(reference.run, plan)
+    def prepare(plan: "Plan") -> Run:
+        return lambda x, state, lengths, y, state_out, threads=1: reference.run(plan, x, state, lengths, y, state_out)
+
+    return prepare
 
 
 _LOADERS: dict[str, Callable[[], Prepare]] = {"cython": _cython, "numba": _numba, "reference": _reference}

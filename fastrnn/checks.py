@@ -91,9 +91,9 @@ def _wrong_dtype(accepted: str, name: str) -> Exception:
     return ValueError(f"{accepted}, got {name}")
 
 
-def num_threads(value: Any) -> int | None:
+def num_threads(value: Any, name: str = "num_threads") -> int | None:
     """Return None for automatic, or an int >= 1."""
-    return None if value is None else integer(value, "num_threads", 1)
+    return None if value is None else integer(value, name, 1)
 
 
 def projection(value: Any, hidden_size: int) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy import empty, ndarray
 
-from fastrnn import backends, checks
+from fastrnn import backends, checks, threads
 from fastrnn.cells import VARIANTS
 from fastrnn.recurrent import Recurrent, Weighted
 from fastrnn.weights import Sizes, sizes_from_state_dict
@@ -230,6 +230,7 @@ class _Cell(Weighted):
             As for the layers.
         """
         run = self._runners.get(self.backend or backends.current()) or self._prepare()
+        num_threads = self.num_threads or threads.count or threads.get_num_threads()
         dtype = self.dtype
         if type(x) is not ndarray or x.dtype is not dtype or not (flags := x.flags).c_contiguous or not flags.aligned:
             x = checks.readable(x, "x", dtype)
@@ -244,10 +245,10 @@ class _Cell(Weighted):
         layout, result = (1, batch, self.hidden_size), (*shape[:-1], self.hidden_size)
         x, y, h = x.reshape(1, batch, self.input_size), empty(layout, dtype), empty(layout, dtype)
         if len(state) == 1:
-            run(x, state, None, y, (h,))
+            run(x, state, None, y, (h,), num_threads)
             return h.reshape(result)
         c = empty(layout, dtype)
-        run(x, state, None, y, (h, c))
+        run(x, state, None, y, (h, c), num_threads)
         return h.reshape(result), c.reshape(result)
 
     def _warm_up(self) -> None:

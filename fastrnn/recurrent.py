@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 import numpy as np
 from numpy import empty, ndarray
 
-from fastrnn import backends, checks
+from fastrnn import backends, checks, threads
 from fastrnn.cells import VARIANTS
 from fastrnn.weights import Plan, Sizes, Weights, check_arrays, check_tensors, init_weights, state_dict
 
@@ -358,6 +358,7 @@ class Recurrent(Weighted):
             For arguments that are not real numbers, and for tensors that require grad.
         """
         run = self._runners.get(self.backend or backends.current()) or self._prepare()
+        num_threads = self.num_threads or threads.count or threads.get_num_threads()
         given = (x, hx, lengths)
         dtype = self.dtype
         # The same check as checks.readable makes, without its calls: a step on a small layer takes a microsecond.
@@ -396,10 +397,10 @@ class Recurrent(Weighted):
         sizes = self._state_sizes
         h = empty((stacked, batch, sizes[0]), dtype)
         if len(sizes) == 1:
-            run(x, state, lengths, y, (h,))
+            run(x, state, lengths, y, (h,), num_threads)
             return out, (h if ndim == 3 else h.reshape(stacked, sizes[0]))
         c = empty((stacked, batch, sizes[1]), dtype)
-        run(x, state, lengths, y, (h, c))
+        run(x, state, lengths, y, (h, c), num_threads)
         return out, ((h, c) if ndim == 3 else (h.reshape(stacked, sizes[0]), c.reshape(stacked, sizes[1])))
 
     def stream(self, batch_size: int | None = None, *, hx: Any = None) -> "Stream":

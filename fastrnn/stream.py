@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import backends, checks
+from fastrnn import backends, checks, threads
 from fastrnn.recurrent import Array, Recurrent
 
 __all__ = ["Stream"]
@@ -16,8 +16,8 @@ class Stream:
     """N sequences that advance as their inputs come, made by ``layer.stream(batch_size)``.
 
     A sequence has the same bits by `step`, by `push` in chunks of any size and by the layer as a whole, whichever other
-    streams advance with it. The weights and the initial state are those that the layer had when the stream was made;
-    what is loaded later is for later streams.
+    streams advance with it. The weights, the initial state and the number of threads are those that the layer had when
+    the stream was made; what is loaded or set later is for later streams.
 
     One thread at a time: there is no lock, and a call that finds another one inside raises RuntimeError. Pickles and
     copies hold the layer and the state.
@@ -46,6 +46,7 @@ class Stream:
         self._layer = layer
         self._batch_size = batch_size
         self._run = run
+        self._threads = layer.num_threads or threads.get_num_threads()
         self._states = state  # h (L, N, R), c (L, N, H)
         self._spare = tuple(np.empty_like(s) for s in state)
         self._idle = [True]  # empty while a call is inside
@@ -258,7 +259,7 @@ class Stream:
         if rows is not None:
             state = self._read(rows)
             new = tuple(np.empty_like(s) for s in state)
-        self._run(x, state, lengths, y, new)
+        self._run(x, state, lengths, y, new, self._threads)
         self._write(new, rows)
 
     def _read(self, rows: Array | None) -> tuple[Array, ...]:
@@ -284,7 +285,7 @@ else:
             self, layer: Recurrent, batch_size: int | None, run: _native.Engine, state: tuple[Array, ...]
         ) -> None:
             Stream.__init__(self, layer, batch_size, run, state)
-            _native.Stepper.__init__(self, run, state, batch_size is not None)
+            _native.Stepper.__init__(self, run, state, batch_size is not None, self._threads)
 
     _KINDS[_native.Engine] = CompiledStream
 

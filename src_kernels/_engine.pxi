@@ -17,34 +17,37 @@ cdef Py_ssize_t carve(char *block, Py_ssize_t used, Py_ssize_t size, void **part
     return used + (size + 63) // 64 * 64
 
 
-cdef Py_ssize_t lay_out(const Network *net, Py_ssize_t rows, Py_ssize_t steps, char *block, Workspace *work) noexcept nogil:
-    """Point the parts of `work` into `block`; returns the bytes they take."""
-    cdef Py_ssize_t pointers = rows * sizeof(void *), used = 0, most = 0, i, k, size, middle_row
-    cdef Direction *direction
+cdef Py_ssize_t lay_out_member(const Network *net, Py_ssize_t rows, char *block, Workspace *work) noexcept nogil:
+    """Point what belongs to one thread into `block`; returns the bytes it takes."""
+    cdef Py_ssize_t pointers = rows * sizeof(void *), used = 0
     used = carve(block, used, pointers, <void **>&work.x)
     used = carve(block, used, pointers, <void **>&work.h)
     used = carve(block, used, pointers, <void **>&work.out)
     used = carve(block, used, pointers, <void **>&work.middle)
     used = carve(block, used, TILE_ROWS * sizeof(void *), <void **>&work.tile_x)
+    used = carve(block, used, rows * sizeof(int64_t), <void **>&work.order)
     used = carve(block, used, rows * sizeof(int64_t), <void **>&work.lengths)
-    middle_row = groups_of(net.hidden, net.itemsize) * FASTRNN_GROUP_BYTES
-    used = carve(block, used, rows * middle_row, <void **>&work.cell)
+    return used
+
+
+cdef Py_ssize_t lay_out_team(const Network *net, Py_ssize_t rows, char *block, Workspace *work) noexcept nogil:
+    """The same for what a team shares; a member's own part is laid out before."""
+    cdef Py_ssize_t padded = groups_of(net.hidden, net.itemsize) * FASTRNN_GROUP_BYTES, used = 0, most, i, k, size
+    cdef Direction *direction
+    used = carve(block, used, rows * padded, <void **>&work.cell)
     if net.phases > 1:
         for i in range(rows):
             if block != NULL:
-                work.middle[i] = block + used + i * middle_row
-        used += rows * middle_row
+                work.middle[i] = block + used + i * padded
+        used += rows * padded
     for i in range(net.phases):
         most = 0
         for k in range(net.layers * net.ways):
             direction = &net.directions[k]
             if direction.phase[i].inputs:
                 size = start_bytes(direction.kind[i], direction.phase[i].units, net.itemsize)
-                most = max(most, size * tile_rows(direction, rows, net.itemsize))
+                most = max(most, size * max(tile_rows(direction, rows, net.itemsize), tile_rows(direction, 1, net.itemsize)))
         used = carve(block, used, most, <void **>&work.start[i])
-    for i in range(2):
-        size = steps * rows * net.ways * net.state * net.itemsize if net.layers - 1 > i else 0
-        used = carve(block, used, size, <void **>&work.between[i])
     return used
 
 
@@ -55,21 +58,31 @@ cdef Py_ssize_t chunk_steps(const Network *net, Py_ssize_t rows, Py_ssize_t step
     return min(steps, max(1, CHUNK_ROWS // max(rows, 1)))
 
 
-cdef void run_network(const Network *net, const Batch *whole, Workspace *work, Sequence x, Sequence y,
-                      const char *h0, char *hn, const char *c0, char *cn) noexcept nogil:
-    cdef Py_ssize_t per_h = whole.rows * net.state * net.itemsize, per_c = whole.rows * net.hidden * net.itemsize
-    cdef Py_ssize_t start, layer, way, k, row, steps, width = net.state * net.itemsize
+cdef struct Member:           # of the threads of a call
+    Py_ssize_t batch          # B, rows of the whole batch
+    Py_ssize_t first          # its rows, longest first: first, first + every, ..
+    Py_ssize_t every
+    int way                   # its direction; -1 for all
+    Team team
+    fastrnn_barrier *layer_barrier   # where directions that run at once meet after each layer
+    int layer_members
+
+
+cdef void run_network(const Network *net, const Batch *whole, const int64_t *lengths, Workspace *work, const Member *me, Py_ssize_t chunk,
+                      Sequence x, Sequence y, const char *h0, char *hn, const char *c0, char *cn) noexcept nogil:
+    """All layers for the rows of one member: `whole`, with their `lengths` if any, in chunks of time."""
+    cdef Py_ssize_t per_h = me.batch * net.state * net.itemsize, per_c = me.batch * net.hidden * net.itemsize
+    cdef Py_ssize_t start, layer, way, k, row, width = net.state * net.itemsize
     cdef Sequence source, target
     cdef Batch batch
     batch = whole[0]
-    steps = chunk_steps(net, whole.rows, whole.steps)
     start = 0
     while True:
-        batch.steps = min(steps, whole.steps - start)
-        if whole.lengths != NULL:
+        batch.steps = min(chunk, whole.steps - start)
+        if lengths != NULL:
             batch.lengths = work.lengths
             for row in range(whole.rows):
-                work.lengths[row] = min(max(whole.lengths[row] - start, 0), batch.steps)
+                work.lengths[row] = min(max(lengths[me.first + row * me.every] - start, 0), batch.steps)
         source = x
         source.data = x.data + start * x.time
         for layer in range(net.layers):
@@ -79,18 +92,24 @@ cdef void run_network(const Network *net, const Batch *whole, Workspace *work, S
             else:
                 target.data = work.between[layer % 2]
                 target.batch = net.ways * width
-                target.time = whole.rows * target.batch
+                target.time = me.batch * target.batch
             for way in range(net.ways):
-                k = layer * net.ways + way
-                forward(&net.directions[k], net.kernels, &batch, work, net.itemsize, way == 1, source, target,
-                        (h0 if start == 0 else hn) + k * per_h, hn + k * per_h,
-                        (c0 if start == 0 else cn) + k * per_c if c0 != NULL else NULL, cn + k * per_c if c0 != NULL else NULL)
+                if me.way < 0 or me.way == way:
+                    k = layer * net.ways + way
+                    forward(&net.directions[k], net.kernels, &batch, work, &me.team, net.itemsize, way == 1, source, target,
+                            (h0 if start == 0 else hn) + k * per_h, hn + k * per_h,
+                            (c0 if start == 0 else cn) + k * per_c if c0 != NULL else NULL, cn + k * per_c if c0 != NULL else NULL)
                 target.data += width
             target.data -= net.ways * width
             source = target
-        start += steps
+            if me.way >= 0:
+                fastrnn_barrier_wait(me.layer_barrier, me.layer_members)
+        start += chunk
         if start >= whole.steps:
             break
+
+
+include "_split.pxi"
 
 
 cdef Sequence sequence(cnp.ndarray array):
@@ -103,16 +122,19 @@ cdef Sequence sequence(cnp.ndarray array):
 
 @cython.final
 cdef class Engine:
-    """A plan made ready for one tier: ``engine(x, state, lengths, y, state_out)``, as backends.py describes."""
+    """A plan made ready for one tier: ``engine(x, state, lengths, y, state_out, threads)``, as backends.py describes."""
 
     cdef Network net
     cdef object packed     # owns the weights that the directions point into
     cdef char *spare       # the workspace of an earlier call, for the next one; a call that finds none makes its own
+    cdef Split forced      # for tests; .rows is 0 where the cost model decides
 
-    def __cinit__(self, plan, *, str tier=None):
+    def __cinit__(self, plan, *, str tier=None, tuple split=None):
         cdef Py_ssize_t i, k
         cdef fastrnn_phase *phase
         self.packed = plan.packed
+        if split is not None:
+            self.forced.rows, self.forced.ways, self.forced.blocks = split
         self.net.kernels = fastrnn_get_kernels(_tier if tier is None else _tier_number(tier), _dtype_number(plan.dtype))
         self.net.layers, self.net.ways = plan.num_layers, plan.num_directions
         self.net.hidden, self.net.state = plan.hidden_size, plan.proj_size or plan.hidden_size
@@ -142,36 +164,46 @@ cdef class Engine:
         free(self.net.directions)
         free(self.spare)
 
-    def __call__(self, cnp.ndarray x not None, tuple state not None, cnp.ndarray lengths, cnp.ndarray y not None, tuple state_out not None):
-        cdef Batch batch
-        cdef Workspace work
-        cdef Sequence source = sequence(x), target = sequence(y)
-        cdef Py_ssize_t steps, size
-        cdef char *block
+    def __call__(self, cnp.ndarray x not None, tuple state not None, cnp.ndarray lengths, cnp.ndarray y not None, tuple state_out not None,
+                 int threads=1):
+        cdef Call call
         cdef cnp.ndarray order
-        cdef const char *h0 = <const char *>cnp.PyArray_DATA(<cnp.ndarray?>state[0])
-        cdef char *hn = <char *>cnp.PyArray_DATA(<cnp.ndarray?>state_out[0])
-        cdef const char *c0 = NULL
-        cdef char *cn = NULL
-        batch.steps, batch.rows = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
-        batch.order = batch.lengths = NULL
+        cdef bint alone, thought = False
+        call.net = &self.net
+        call.x, call.y = sequence(x), sequence(y)
+        call.h0 = <const char *>cnp.PyArray_DATA(<cnp.ndarray?>state[0])
+        call.hn = <char *>cnp.PyArray_DATA(<cnp.ndarray?>state_out[0])
+        call.c0, call.cn = NULL, NULL
+        call.steps, call.rows = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
+        call.order = call.lengths = NULL
         if len(state) == 2:
-            c0 = <const char *>cnp.PyArray_DATA(<cnp.ndarray?>state[1])
-            cn = <char *>cnp.PyArray_DATA(<cnp.ndarray?>state_out[1])
+            call.c0 = <const char *>cnp.PyArray_DATA(<cnp.ndarray?>state[1])
+            call.cn = <char *>cnp.PyArray_DATA(<cnp.ndarray?>state_out[1])
+        call.mean_steps = call.steps
         if lengths is not None:
             order = np.argsort(-lengths, kind="stable").astype(np.int64, copy=False)
             lengths = lengths[order]
-            batch.order = <const int64_t *>cnp.PyArray_DATA(order)
-            batch.lengths = <const int64_t *>cnp.PyArray_DATA(lengths)
-        steps = chunk_steps(&self.net, batch.rows, batch.steps)
-        size = lay_out(&self.net, batch.rows, steps, NULL, &work)
-        block = self.take(size)
+            call.order = <const int64_t *>cnp.PyArray_DATA(order)
+            call.lengths = <const int64_t *>cnp.PyArray_DATA(lengths)
+            call.mean_steps = lengths.mean() if call.rows else 0
+        call.chunk = chunk_steps(&self.net, call.rows, call.steps)
+        if self.forced.rows:
+            call.split = self.forced
+        else:
+            call.split = best_split(&self.net, call.rows, call.mean_steps, threads, &thought)
+        alone = call.split.rows * call.split.ways * call.split.blocks == 1
+        call.block = self.take(call_bytes(&call))
         try:
             with nogil:
-                lay_out(&self.net, batch.rows, steps, block + 64, &work)
-                run_network(&self.net, &batch, &work, source, target, h0, hn, c0, cn)
+                if alone:
+                    run_member(&call, 0, 1)
+                else:
+                    lay_out_barriers(&call)
+                    fastrnn_pool_run(call.split.rows * call.split.ways * call.split.blocks, run_member, &call)
         finally:
-            self.give_back(block)
+            self.give_back(call.block)
+        if thought:
+            fastrnn_pool_note_end()
 
     cdef char *take(self, Py_ssize_t size) except NULL:
         """A block of at least 64 + `size` bytes, whose size stands in its first bytes."""

@@ -17,15 +17,24 @@ cdef struct Batch:            # rows in order of falling length, so that the row
     const int64_t *lengths    # [row] -> valid steps; NULL: all of them
 
 cdef struct Workspace:        # carved out of the call's one block of memory; every part starts on 64 bytes
+    # of one thread:
     void **x                  # [rows] rows of this step: its input,
     void **h                  # [rows]   the hidden state before it,
     void **out                # [rows]   the hidden state after it,
     void **middle             # [rows]   r*h or m between two phases
     void **tile_x             # [tile rows] rows of a tile of inputs
+    int64_t *order            # [rows] their indices in the batch
+    int64_t *lengths          # [rows] their lengths within a chunk of time
+    # of a team:
     char *cell                # [rows][groups*LANES] c or z
     char *start[MAX_PHASES]   # [tile rows][groups][G][LANES] projected inputs, for each phase; for one row two tiles
-    char *between[2]          # [steps][rows][O] what one layer hands to the next
-    int64_t *lengths          # [rows] lengths within a chunk of time
+    # of all:
+    char *between[2]          # [steps][B][O] what one layer hands to the next
+
+cdef struct Team:             # threads that share the blocks of every step: each does its own ones, then they meet
+    int part
+    int parts
+    fastrnn_barrier *barrier
 
 
 cdef inline Py_ssize_t groups_of(Py_ssize_t units, Py_ssize_t itemsize) noexcept nogil:
@@ -53,6 +62,15 @@ cdef Py_ssize_t tile_rows(const Direction *direction, Py_ssize_t batch, Py_ssize
     return min(TILE_ROWS, max(TILE_ROWS_LEAST, rows // 6 * 6))
 
 
+cdef inline void meet(const Team *team) noexcept nogil:
+    fastrnn_barrier_wait(team.barrier, team.parts)
+
+
+cdef inline Py_ssize_t share(const Team *team, Py_ssize_t blocks, int part) noexcept nogil:
+    """The first block of a part."""
+    return blocks * part // team.parts
+
+
 cdef inline Py_ssize_t row_length(const Batch *batch, Py_ssize_t row) noexcept nogil:
     return batch.lengths[row] if batch.lengths != NULL else batch.steps
 
@@ -69,10 +87,10 @@ cdef inline Py_ssize_t alive(const Batch *batch, Py_ssize_t step, Py_ssize_t row
     return rows
 
 
-cdef void project_tile(const Direction *direction, const fastrnn_kernels *kernels, const Batch *batch, Workspace *work,
+cdef void project_tile(const Direction *direction, const fastrnn_kernels *kernels, const Batch *batch, Workspace *work, const Team *team,
                        Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t x_step, Py_ssize_t itemsize) noexcept nogil:
     """b + W_ih x of `steps` steps from `first` on, in the order in which the steps will want them."""
-    cdef Py_ssize_t step, row, count = 0
+    cdef Py_ssize_t step, row, count = 0, blocks
     cdef int i
     for step in range(steps):
         rows = alive(batch, first + step, rows)
@@ -81,9 +99,10 @@ cdef void project_tile(const Direction *direction, const fastrnn_kernels *kernel
             count += 1
     for i in range(direction.phases):
         if direction.phase[i].inputs:
+            blocks = blocks_of(direction.kind[i], direction.phase[i].units, itemsize)
             kernels.inputs(direction.kind[i], &direction.phase[i], <const void *const *>work.tile_x, work.start[i],
                            start_bytes(direction.kind[i], direction.phase[i].units, itemsize) // itemsize,
-                           0, blocks_of(direction.kind[i], direction.phase[i].units, itemsize), 0, count)
+                           share(team, blocks, team.part), share(team, blocks, team.part + 1), 0, count)
 
 
 cdef bint looks_ahead(const Direction *direction, const fastrnn_kernels *kernels, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t itemsize) noexcept nogil:
@@ -94,8 +113,8 @@ cdef bint looks_ahead(const Direction *direction, const fastrnn_kernels *kernels
             and row * (phase.depth + phase.inputs) <= AHEAD_MOST)
 
 
-cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, const Batch *batch, Workspace *work, Py_ssize_t itemsize,
-                  bint reverse, Sequence x, Sequence y, const char *h0, char *hn, const char *c0, char *cn) noexcept nogil:
+cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, const Batch *batch, Workspace *work, const Team *team,
+                  Py_ssize_t itemsize, bint reverse, Sequence x, Sequence y, const char *h0, char *hn, const char *c0, char *cn) noexcept nogil:
     """One layer, one direction: y over all steps, and the last states.
 
     h0 (B, R) and hn, c0 (B, H) and cn may be the same arrays; c0 and cn are NULL for cells without c.
@@ -105,7 +124,7 @@ cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, co
     cdef Py_ssize_t cell_bytes = groups_of(direction.phase[0].units, itemsize) * FASTRNN_GROUP_BYTES
     cdef Py_ssize_t x_step = -x.time if reverse else x.time, y_step = -y.time if reverse else y.time
     cdef Py_ssize_t most_rows = tile_rows(direction, batch.rows, itemsize)
-    cdef Py_ssize_t rows = batch.rows, step = 0, tile, tile_end, first, done, row, at, length, t
+    cdef Py_ssize_t rows = batch.rows, step = 0, tile, tile_end, first, done, row, at, length, t, blocks
     cdef bint project, lookahead, coming
     cdef int i
     cdef fastrnn_ahead ahead
@@ -118,12 +137,15 @@ cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, co
         work.x[row] = x.data + at * x.batch + t * x.time
         work.out[row] = y.data + at * y.batch + t * y.time
         work.h[row] = <void *>(h0 + at * state)
+        if team.part:
+            continue
         if c0 != NULL:
             memcpy(work.cell + row * cell_bytes, c0 + at * hidden, hidden)
             memset(work.cell + row * cell_bytes + hidden, 0, cell_bytes - hidden)
         for t in range(length, batch.steps):
             memset(y.data + at * y.batch + t * y.time, 0, state)
 
+    meet(team)
     length = row_length(batch, 0) if batch.rows else 0     # of the longest
     lookahead = looks_ahead(direction, kernels, batch.rows, length, itemsize)
     first = done = 0
@@ -138,7 +160,7 @@ cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, co
         if not lookahead or step == 0:
             first = 0
             if project:
-                project_tile(direction, kernels, batch, work, step, tile_end - step, rows, x_step, itemsize)
+                project_tile(direction, kernels, batch, work, team, step, tile_end - step, rows, x_step, itemsize)
         else:
             first = FASTRNN_AHEAD - first                  # projected on the way, into the other half
         done = first
@@ -166,7 +188,9 @@ cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, co
                     ahead.out_stride = io.start_stride
                     ahead.out = work.start[i] + (FASTRNN_AHEAD - first) * io.start_stride * itemsize
                     io.ahead = &ahead
-                kernels.step[direction.kind[i]](&direction.phase[i], &io, 0, blocks_of(direction.kind[i], direction.phase[i].units, itemsize), 0, rows)
+                blocks = blocks_of(direction.kind[i], direction.phase[i].units, itemsize)
+                kernels.step[direction.kind[i]](&direction.phase[i], &io, share(team, blocks, team.part), share(team, blocks, team.part + 1), 0, rows)
+                meet(team)
             for row in range(rows):
                 work.h[row] = work.out[row]
                 work.out[row] = <char *>work.out[row] + y_step
@@ -175,6 +199,8 @@ cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, co
             ahead.part += 1
             step += 1
 
+    if team.part:
+        return
     for row in range(batch.rows):
         at = row_index(batch, row)
         if work.h[row] != hn + at * state:

@@ -66,6 +66,18 @@ cdef extern from "kernels.h" nogil:
     const char *fastrnn_tier_name(int)
     const fastrnn_kernels *fastrnn_get_kernels(int, int)
 
+cdef extern from "pool.h" nogil:
+    enum:
+        FASTRNN_MAX_MEMBERS
+    ctypedef struct fastrnn_barrier:
+        pass
+    int fastrnn_pool_run(int, void (*)(void *, int, int) noexcept nogil, void *)
+    int fastrnn_pool_awake()
+    void fastrnn_pool_note_end()
+    int fastrnn_processors()
+    void fastrnn_barrier_init(fastrnn_barrier *)
+    void fastrnn_barrier_wait(fastrnn_barrier *, int)
+
 cdef enum:
     MAX_PHASES = 2
     TILE_ROWS = 48                # rows of a tile of projected inputs: enough for the GEMM, few enough for the L2

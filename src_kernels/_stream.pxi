@@ -20,6 +20,100 @@ cdef inline bint apart(cnp.ndarray a, cnp.ndarray b) noexcept:
     return p + cnp.PyArray_NBYTES(a) <= q or q + cnp.PyArray_NBYTES(b) <= p
 
 
+cdef struct Steps:           # what the steps of a stream work on
+    const Network *net
+    char *h                  # [layer][N][R]
+    char *c                  # [layer][N][H], or NULL
+    Py_ssize_t streams       # N
+    void **x                 # [N] rows of this step: input,
+    void **h_rows            # [N]   h before it,
+    void **out_rows          # [N]   h after it,
+    void **middle            # [N]   r*h or m between two phases
+    char *cell               # [N][groups*LANES] c or z, padded
+    char *between[2]         # [N][R] what one layer hands to the next
+    int turn                 # 1 in every other step
+    fastrnn_barrier barrier
+
+cdef struct Step:            # one of them
+    Steps *steps
+    const char *x
+    Py_ssize_t x_stride
+    const int64_t *rows      # streams rows[0..n), or 0..n where it is NULL
+    Py_ssize_t n
+    char *out
+
+
+cdef void gather(const Step *step, const char *x, Py_ssize_t x_stride, char *h, char *c, char *target) noexcept nogil:
+    """Point at the rows of one layer's step; c is gathered, for kernels want it padded and row below row."""
+    cdef Steps *steps = step.steps
+    cdef const Network *net = steps.net
+    cdef Py_ssize_t h_bytes = net.state * net.itemsize, c_bytes = net.hidden * net.itemsize
+    cdef Py_ssize_t padded = groups_of(net.hidden, net.itemsize) * FASTRNN_GROUP_BYTES, row, at
+    for row in range(step.n):
+        at = step.rows[row] if step.rows != NULL else row
+        steps.x[row] = <void *>(x + row * x_stride)
+        steps.h_rows[row] = h + at * h_bytes
+        steps.out_rows[row] = target + row * h_bytes
+        if c != NULL:
+            memcpy(steps.cell + row * padded, c + at * c_bytes, c_bytes)
+
+
+cdef void scatter(const Step *step, char *h, char *c) noexcept nogil:
+    """Copy the new h, and c, to the state: it has one place so, for 5 ns a row."""
+    cdef Steps *steps = step.steps
+    cdef const Network *net = steps.net
+    cdef Py_ssize_t h_bytes = net.state * net.itemsize, c_bytes = net.hidden * net.itemsize
+    cdef Py_ssize_t padded = groups_of(net.hidden, net.itemsize) * FASTRNN_GROUP_BYTES, row, at
+    for row in range(step.n):
+        at = step.rows[row] if step.rows != NULL else row
+        memcpy(h + at * h_bytes, steps.out_rows[row], h_bytes)
+        if c != NULL:
+            memcpy(c + at * c_bytes, steps.cell + row * padded, c_bytes)
+
+
+cdef void advance(void *context, int member, int members) noexcept nogil:
+    """One step, by all members together: each does its share of the blocks, the first one what is before and after them."""
+    cdef const Step *step = <const Step *>context
+    cdef Steps *steps = step.steps
+    cdef const Network *net = steps.net
+    cdef const Direction *direction
+    cdef const fastrnn_phase *phase
+    cdef Py_ssize_t h_bytes = net.state * net.itemsize, layer, blocks, x_stride = step.x_stride
+    cdef const char *x = step.x
+    cdef char *h = steps.h
+    cdef char *c = steps.c
+    cdef char *target
+    cdef Team team
+    cdef fastrnn_step io
+    cdef int i
+    team.part, team.parts, team.barrier = member, members, &steps.barrier
+    for layer in range(net.layers):
+        direction = &net.directions[layer]
+        target = step.out if layer == net.layers - 1 else steps.between[layer % 2]
+        if member == 0:
+            gather(step, x, x_stride, h, c, target)
+        meet(&team)
+        for i in range(direction.phases):
+            phase = &direction.phase[i]
+            blocks = blocks_of(direction.kind[i], phase.units, net.itemsize)
+            io.x = <const void *const *>(steps.x if phase.inputs else NULL)
+            io.start, io.start_stride = phase.b, 0
+            io.h = <const void *const *>(steps.h_rows if i == 0 else steps.middle)
+            io.prev = <const void *const *>steps.h_rows
+            io.out = <void *const *>(steps.out_rows if i == direction.phases - 1 else steps.middle)
+            io.cell, io.cell_stride = steps.cell, groups_of(net.hidden, net.itemsize) * FASTRNN_GROUP_BYTES // net.itemsize
+            io.ahead = NULL
+            io.descending = steps.turn
+            net.kernels.step[direction.kind[i]](phase, &io, share(&team, blocks, member), share(&team, blocks, member + 1), 0, step.n)
+            meet(&team)
+        if member == 0:
+            scatter(step, h, c)
+        h += steps.streams * h_bytes
+        if c != NULL:
+            c += steps.streams * net.hidden * net.itemsize
+        x, x_stride = target, h_bytes
+
+
 @cython.auto_pickle(False)
 cdef class Stepper:
     """The compiled part of a Stream, which inherits from it first and then from `fastrnn.Stream`, and so does what that does.
@@ -29,30 +123,22 @@ cdef class Stepper:
 
     cdef object engine           # owns the network and its weights,
     cdef object states           #   h and c, which the pointers below point into
-    cdef const Network *net
-    cdef char *h                 # [layer][N][R]
-    cdef char *c                 # [layer][N][H], or NULL
-    cdef Py_ssize_t rows         # N
+    cdef Steps steps
+    cdef int threads
+    cdef bint forced             # for tests: always on all of them
     cdef Py_ssize_t inputs       # I
     cdef int ndim                # of x and of the result: 1 for a single stream without an axis for it
     cdef int dtype               # NumPy's number
     cdef Py_ssize_t work         # multiply-adds of a step of one row
-    cdef int turn                # 1 in every other step
     cdef int64_t choice          # calls of `choose` so far
     cdef bint busy               # a call is inside; read and written with the GIL held
-    cdef char *block             # the memory of everything below
-    cdef void **x_rows           # [N] rows of this step: input,
-    cdef void **h_rows           # [N]   h before it,
-    cdef void **out_rows         # [N]   h after it,
-    cdef void **middle_rows      # [N]   r*h or m between two phases
-    cdef char *cell              # [N][groups*LANES] c or z, padded
-    cdef char *between[2]        # [N][R] what one layer hands to the next
+    cdef char *block             # the memory that `steps` points into, but for the states, and of
     cdef int64_t *chosen         # [N] the choice that named this stream last
 
     def __cinit__(self):
         self.inputs = -1         # what no array has: until __init__ all steps are unusual
 
-    def __init__(self, Engine engine not None, tuple states not None, bint batched):
+    def __init__(self, Engine engine not None, tuple states not None, bint batched, int threads=1, *, bint forced=False):
         cdef cnp.ndarray h = states[0], c
         cdef const Network *net = &engine.net
         cdef const fastrnn_phase *phase
@@ -60,17 +146,18 @@ cdef class Stepper:
         cdef Py_ssize_t layer, i
         if self.block != NULL:
             raise RuntimeError("a Stream is initialised once")
-        self.net, self.rows = net, cnp.PyArray_DIM(h, 1)
+        self.steps.net, self.steps.streams = net, cnp.PyArray_DIM(h, 1)
         if posix_memalign(&block, 64, self.lay_out(NULL)):
             raise MemoryError(f"fastrnn could not get {self.lay_out(NULL)} bytes of workspace")
         memset(block, 0, self.lay_out(NULL))
         self.block = <char *>block
         self.lay_out(self.block)
         self.engine, self.states = engine, states
-        self.h = cnp.PyArray_BYTES(h)
+        self.threads, self.forced = threads, forced
+        self.steps.h = cnp.PyArray_BYTES(h)
         if len(states) == 2:
             c = states[1]
-            self.c = cnp.PyArray_BYTES(c)
+            self.steps.c = cnp.PyArray_BYTES(c)
         self.dtype, self.ndim = cnp.PyArray_TYPE(h), 1 + batched
         for layer in range(net.layers):
             for i in range(net.phases):
@@ -84,41 +171,41 @@ cdef class Stepper:
     @cython.final
     cdef Py_ssize_t lay_out(self, char *block) noexcept:
         """Point everything into `block`; returns the bytes it takes."""
-        cdef Py_ssize_t pointers = self.rows * sizeof(void *), used = 64, i
-        cdef Py_ssize_t padded = groups_of(self.net.hidden, self.net.itemsize) * FASTRNN_GROUP_BYTES
+        cdef Py_ssize_t pointers = self.steps.streams * sizeof(void *), used = 64, i
+        cdef Py_ssize_t padded = groups_of(self.steps.net.hidden, self.steps.net.itemsize) * FASTRNN_GROUP_BYTES
         cdef char *middle
-        used = carve(block, used, pointers, <void **>&self.x_rows)
-        used = carve(block, used, pointers, <void **>&self.h_rows)
-        used = carve(block, used, pointers, <void **>&self.out_rows)
-        used = carve(block, used, pointers, <void **>&self.middle_rows)
-        used = carve(block, used, self.rows * sizeof(int64_t), <void **>&self.chosen)
-        used = carve(block, used, self.rows * padded, <void **>&self.cell)
-        used = carve(block, used, self.rows * padded if self.net.phases > 1 else 0, <void **>&middle)
+        used = carve(block, used, pointers, <void **>&self.steps.x)
+        used = carve(block, used, pointers, <void **>&self.steps.h_rows)
+        used = carve(block, used, pointers, <void **>&self.steps.out_rows)
+        used = carve(block, used, pointers, <void **>&self.steps.middle)
+        used = carve(block, used, self.steps.streams * sizeof(int64_t), <void **>&self.chosen)
+        used = carve(block, used, self.steps.streams * padded, <void **>&self.steps.cell)
+        used = carve(block, used, self.steps.streams * padded if self.steps.net.phases > 1 else 0, <void **>&middle)
         for i in range(2):
-            used = carve(block, used, self.rows * self.net.state * self.net.itemsize if self.net.layers - 1 > i else 0, <void **>&self.between[i])
+            used = carve(block, used, self.steps.streams * self.steps.net.state * self.steps.net.itemsize if self.steps.net.layers - 1 > i else 0, <void **>&self.steps.between[i])
         if block != NULL:
-            for i in range(self.rows):
-                self.middle_rows[i] = middle + i * padded
+            for i in range(self.steps.streams):
+                self.steps.middle[i] = middle + i * padded
         return used
 
     def step(self, x, *, rows=None, out=None):
         """Advance by one time step: see `fastrnn.Stream.step`."""
-        cdef Py_ssize_t n = self.rows if rows is None else self.choose(rows)
+        cdef Py_ssize_t n = self.steps.streams if rows is None else self.choose(rows)
         cdef const int64_t *chosen = NULL
         cdef cnp.npy_intp shape[2]
         if (self.busy or n < 0 or not plain(x, self.dtype, cnp.NPY_ARRAY_CARRAY_RO, self.ndim)
                 or cnp.PyArray_DIM(x, self.ndim - 1) != self.inputs or self.ndim == 2 and cnp.PyArray_DIM(x, 0) != n):
             return super().step(x, rows=rows, out=out)
         if out is None:
-            shape[0], shape[self.ndim - 1] = n, self.net.state
+            shape[0], shape[self.ndim - 1] = n, self.steps.net.state
             out = cnp.PyArray_EMPTY(self.ndim, shape, self.dtype, 0)
-        elif not (plain(out, self.dtype, cnp.NPY_ARRAY_CARRAY, self.ndim) and cnp.PyArray_DIM(out, self.ndim - 1) == self.net.state
+        elif not (plain(out, self.dtype, cnp.NPY_ARRAY_CARRAY, self.ndim) and cnp.PyArray_DIM(out, self.ndim - 1) == self.steps.net.state
                   and (self.ndim == 1 or cnp.PyArray_DIM(out, 0) == n) and apart(out, x) and (rows is None or apart(out, rows))):
             return super().step(x, rows=rows, out=out)
         if rows is not None:
             chosen = <const int64_t *>cnp.PyArray_DATA(rows)
         self.busy = True
-        self.run(cnp.PyArray_BYTES(x), self.inputs * self.net.itemsize, chosen, n, cnp.PyArray_BYTES(out))
+        self.run(cnp.PyArray_BYTES(x), self.inputs * self.steps.net.itemsize, chosen, n, cnp.PyArray_BYTES(out))
         self.busy = False
         return out
 
@@ -143,9 +230,13 @@ cdef class Stepper:
     def _repeat(self, cnp.ndarray x not None, cnp.ndarray out not None, Py_ssize_t count):
         """`count` steps from C, for bench/stream_overhead.py: x (N, I) and out (N, R) as `step` makes them."""
         cdef Py_ssize_t i
+        cdef Step step
+        step.steps, step.rows, step.n = &self.steps, NULL, self.steps.streams
+        step.x, step.x_stride, step.out = cnp.PyArray_BYTES(x), self.inputs * self.steps.net.itemsize, cnp.PyArray_BYTES(out)
         with nogil:
             for i in range(count):
-                self.advance(cnp.PyArray_BYTES(x), self.inputs * self.net.itemsize, NULL, self.rows, cnp.PyArray_BYTES(out))
+                self.steps.turn ^= 1
+                advance(&step, 0, 1)
 
     @cython.final
     cdef Py_ssize_t choose(self, rows) noexcept:
@@ -157,63 +248,40 @@ cdef class Stepper:
         n, row = cnp.PyArray_DIM(rows, 0), <const int64_t *>cnp.PyArray_DATA(rows)
         self.choice += 1
         for i in range(n):
-            if row[i] < 0 or row[i] >= self.rows or self.chosen[row[i]] == self.choice:
+            if row[i] < 0 or row[i] >= self.steps.streams or self.chosen[row[i]] == self.choice:
                 return -1
             self.chosen[row[i]] = self.choice
         return n
 
     @cython.final
     cdef void run(self, const char *x, Py_ssize_t x_stride, const int64_t *rows, Py_ssize_t n, char *out) noexcept:
-        if n * self.work < RELEASE_WORK:
-            self.advance(x, x_stride, rows, n, out)
-        else:
-            with nogil:
-                self.advance(x, x_stride, rows, n, out)
+        cdef Step step
+        cdef int members
+        step.steps = &self.steps
+        step.x, step.x_stride, step.rows, step.n, step.out = x, x_stride, rows, n, out
+        self.steps.turn ^= 1
+        if n * self.work < RELEASE_WORK and not self.forced:
+            advance(&step, 0, 1)
+            return
+        members = self.members(n)
+        with nogil:
+            if members == 1:
+                advance(&step, 0, 1)
+            else:
+                fastrnn_barrier_init(&self.steps.barrier)
+                fastrnn_pool_run(members, advance, &step)
+            if self.threads > 1:
+                fastrnn_pool_note_end()
 
     @cython.final
-    cdef void advance(self, const char *x, Py_ssize_t x_stride, const int64_t *rows, Py_ssize_t n, char *out) noexcept nogil:
-        """One step of streams rows[0..n), or 0..n.
-
-        The new h goes to `out` or to the next layer and from there to the state: that copy takes 5 ns a row, and the state has
-        one place. c is gathered from it and scattered to it, for kernels want it padded and row below row.
-        """
-        cdef const Network *net = self.net
-        cdef const Direction *direction
-        cdef const fastrnn_phase *phase
-        cdef Py_ssize_t h_bytes = net.state * net.itemsize, c_bytes = net.hidden * net.itemsize
-        cdef Py_ssize_t padded = groups_of(net.hidden, net.itemsize) * FASTRNN_GROUP_BYTES, layer, row, at
-        cdef char *h = self.h
-        cdef char *c = self.c
-        cdef char *target
-        cdef fastrnn_step io
-        cdef int i
-        self.turn ^= 1
-        for layer in range(net.layers):
-            direction = &net.directions[layer]
-            target = out if layer == net.layers - 1 else self.between[layer % 2]
-            for row in range(n):
-                at = rows[row] if rows != NULL else row
-                self.x_rows[row] = <void *>(x + row * x_stride)
-                self.h_rows[row] = h + at * h_bytes
-                self.out_rows[row] = target + row * h_bytes
-                if c != NULL:
-                    memcpy(self.cell + row * padded, c + at * c_bytes, c_bytes)
-            for i in range(direction.phases):
-                phase = &direction.phase[i]
-                io.x = <const void *const *>(self.x_rows if phase.inputs else NULL)
-                io.start, io.start_stride = phase.b, 0
-                io.h = <const void *const *>(self.h_rows if i == 0 else self.middle_rows)
-                io.prev = <const void *const *>self.h_rows
-                io.out = <void *const *>(self.out_rows if i == direction.phases - 1 else self.middle_rows)
-                io.cell, io.cell_stride = self.cell, padded // net.itemsize
-                io.descending = self.turn
-                net.kernels.step[direction.kind[i]](phase, &io, 0, blocks_of(direction.kind[i], phase.units, net.itemsize), 0, n)
-            for row in range(n):
-                at = rows[row] if rows != NULL else row
-                memcpy(h + at * h_bytes, self.out_rows[row], h_bytes)
-                if c != NULL:
-                    memcpy(c + at * c_bytes, self.cell + row * padded, c_bytes)
-            h += self.rows * h_bytes
-            if c != NULL:
-                c += self.rows * c_bytes
-            x, x_stride = target, h_bytes
+    cdef int members(self, Py_ssize_t n) noexcept:
+        """Threads for a step of n rows: all, or one."""
+        cdef int threads = min(self.threads, FASTRNN_MAX_MEMBERS, processors())
+        cdef double alone, together
+        if self.forced:
+            return self.threads
+        if threads < 2:
+            return 1
+        alone = step_time(self.steps.net, 0, n, 1, False)
+        together = step_time(self.steps.net, 0, n, threads, False) + (LAUNCH_AWAKE if fastrnn_pool_awake() else LAUNCH_ASLEEP)
+        return threads if together < alone - alone / GAIN else 1

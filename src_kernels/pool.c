@@ -169,7 +169,7 @@ static void *work(void *argument) {
     return NULL;
 }
 
-static int count_processors(void) {
+int fastrnn_processors(void) {
 #ifdef __linux__
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
@@ -190,7 +190,7 @@ static void build(int wanted) {
         pthread_detach(next->thread);
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    atomic_store_explicit(&processors, count_processors(), memory_order_relaxed);
+    atomic_store_explicit(&processors, fastrnn_processors(), memory_order_relaxed);
 }
 
 int fastrnn_pool_run(int wanted, fastrnn_job job, void *context) {
@@ -211,6 +211,12 @@ int fastrnn_pool_run(int wanted, fastrnn_job job, void *context) {
     atomic_store_explicit(&busy, 0, memory_order_release);
     return members;
 }
+
+static _Atomic int64_t last_end;
+
+int fastrnn_pool_awake(void) { return nanoseconds() - atomic_load_explicit(&last_end, memory_order_relaxed) < LAUNCH_SPIN; }
+
+void fastrnn_pool_note_end(void) { atomic_store_explicit(&last_end, nanoseconds(), memory_order_relaxed); }
 
 /* Fork ----------------------------------------------------------------------------------------------------------------- */
 

@@ -13,6 +13,7 @@ pytest.importorskip("fastrnn._native")
 
 # A ragged two-layer network of each variant; `expected` holds what the compiled kernels say.
 PROBLEMS = """
+import functools
 import sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
@@ -147,7 +148,8 @@ def test_threading_layers(layer, tmp_path):
 
         warnings.simplefilter("ignore")
         plan, data, expected = problem("lstm_proj", batch=13)
-        parallel = numba_kernels.prepare(plan, num_threads=2)
+        numba_kernels._PARALLEL_WORK = 0  # this small problem would run alone
+        parallel = functools.partial(numba_kernels.prepare(plan), threads=2)
         try:
             check(results(plan, parallel, *data), expected)
             print(numba.threading_layer())
@@ -188,10 +190,12 @@ def test_threading_layers(layer, tmp_path):
 def test_the_parallel_twin_takes_any_number_of_threads(tmp_path):
     run(
         """
+        numba_kernels._PARALLEL_WORK = 0
         for batch in (0, 1, 2, 3, 13):
             for threads in (1, 2, 5):
                 plan, data, expected = problem("gru", batch=batch)
-                check(results(plan, numba_kernels.prepare(plan, num_threads=threads), *data), expected)
+                run = functools.partial(numba_kernels.prepare(plan), threads=threads)
+                check(results(plan, run, *data), expected)
         """,
         tmp_path,
     )

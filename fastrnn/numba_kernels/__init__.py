@@ -27,6 +27,7 @@ from fastrnn.numba_kernels.threads import launch
 
 __all__ = ["prepare"]
 
+_PARALLEL_WORK = 1 << 24  # multiplications, half a millisecond, from which on a launch of Numba's threads pays
 _KEEP_BYTES = 1 << 22  # a larger workspace is not kept for the next call
 _CHUNK_BYTES = 1 << 17  # that a layer hands to the next at a time: they stay in the nearer caches
 
@@ -49,19 +50,18 @@ def _compiled(kind: Kind, dtype: str) -> Callable[..., None]:
     return function
 
 
-def prepare(plan: Any, num_threads: int = 1) -> Callable[..., None]:
+def prepare(plan: Any) -> Callable[..., None]:
     """Make the function that runs a plan.
 
     Parameters
     ----------
     plan : fastrnn.weights.Plan
-    num_threads : int
-        Threads that share the rows of a batch, if there are as many rows.
 
     Returns
     -------
     run
-        ``run(x, state, lengths, y, state_out)``, see backends.py. It may be called from several threads at once.
+        ``run(x, state, lengths, y, state_out, threads=1)``, see backends.py. Threads share the rows of a batch, if
+        there are as many rows and the work is worth a launch.
     """
     variant, layers, directions, hidden = plan.variant, plan.num_layers, plan.num_directions, plan.hidden_size
     dtype, packed, state_size = np.dtype(plan.dtype), plan.packed, plan.proj_size or plan.hidden_size
@@ -76,6 +76,7 @@ def prepare(plan: Any, num_threads: int = 1) -> Callable[..., None]:
     fixed = work_bytes(variant, 0, hidden, dtype.itemsize)
     per_row = work_bytes(variant, 1, hidden, dtype.itemsize) - fixed
     outputs = directions * state_size
+    work_of_row = sum(p.w_x.size + p.w_h.size for phases in packed for p in phases)  # multiplications of a step
     entry: Callable[..., None] | None = None
     idle: list[tuple[np.ndarray, int]] = []  # workspaces that no call is using; append and pop are atomic
 
@@ -110,12 +111,13 @@ def prepare(plan: Any, num_threads: int = 1) -> Callable[..., None]:
         lengths: np.ndarray | None,
         y: np.ndarray,
         state_out: Sequence[np.ndarray],
+        threads: int = 1,
         keep: Any = (numbers, packed),  # the table's addresses are theirs
     ) -> None:
         steps, batch = x.shape[0], x.shape[1]
         if not batch:
             return
-        parts = min(num_threads, batch)
+        parts = min(threads, batch) if steps * batch * work_of_row >= _PARALLEL_WORK else 1
         share = fixed + per_row * -(-batch // parts)
         size = share * parts
         try:

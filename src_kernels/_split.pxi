@@ -1,0 +1,160 @@
+# How a call is shared among threads: rows of the batch, directions, and unit blocks of every step.
+
+cdef enum:
+    # What a core does in a nanosecond, and what meeting costs: measured, on Zen 4.  Other processors differ by less than the model does.
+    STREAM_BYTES = 110      # of weights that one row reads
+    ROWS_FOR_FREE = 2       # rows whose multiplications take no longer than reading the weights
+    MEETING = 200           # ns of a barrier, and of who comes later
+    LAUNCH_AWAKE = 500      # ns, while workers still look out for a call
+    LAUNCH_ASLEEP = 40000
+    GAIN = 5                # a split must save at least a fifth of the time
+
+cdef struct Split:          # how many parts of each; their product is the number of threads
+    int rows
+    int ways
+    int blocks
+
+cdef struct Call:
+    const Network *net
+    Sequence x
+    Sequence y
+    const char *h0
+    char *hn
+    const char *c0
+    char *cn
+    Py_ssize_t rows
+    Py_ssize_t steps
+    Py_ssize_t chunk
+    double mean_steps
+    const int64_t *order
+    const int64_t *lengths
+    Split split
+    char *block
+
+cdef inline double step_time(const Network *net, int way, Py_ssize_t rows, int parts, bint many_steps) noexcept nogil:
+    """ns of one step through all layers of one direction, for the largest of `parts` shares of the blocks."""
+    cdef double total = 0, line, heavy = max(1.0, <double>rows / ROWS_FOR_FREE)
+    cdef const Direction *direction
+    cdef const fastrnn_phase *phase
+    cdef Py_ssize_t layer, groups, blocks
+    cdef int i
+    for layer in range(net.layers):
+        direction = &net.directions[layer * net.ways + way]
+        for i in range(direction.phases):
+            phase = &direction.phase[i]
+            groups = groups_of(phase.units, net.itemsize)
+            blocks = (blocks_of(direction.kind[i], phase.units, net.itemsize) + parts - 1) // parts
+            line = <double>min(groups, blocks * fastrnn_phase_block(direction.kind[i])) * fastrnn_phase_gates(direction.kind[i]) * FASTRNN_GROUP_BYTES / STREAM_BYTES
+            # Inputs of many steps are projected at the rate of multiplications, on the way where one row leaves room for them.
+            total += line * phase.depth * heavy + line * phase.inputs * (<double>rows / ROWS_FOR_FREE if many_steps else heavy)
+            total += MEETING if parts > 1 else 0
+    return total
+
+
+cdef Split best_split(const Network *net, Py_ssize_t rows, double steps, int threads, bint *worth_a_thought) noexcept nogil:
+    """What the cost model finds fastest on at most `threads` threads; a call of a microsecond is not worth a thought."""
+    cdef Split best, tried
+    cdef double least, alone, time
+    cdef int ways, blocks
+    best.rows = best.ways = best.blocks = 1
+    worth_a_thought[0] = False
+    threads = min(threads, FASTRNN_MAX_MEMBERS, processors())
+    if threads < 2 or rows == 0 or steps == 0:
+        return best
+    alone = least = net.ways * steps * step_time(net, 0, rows, 1, steps > 1)
+    if alone < 2 * LAUNCH_AWAKE:
+        return best
+    worth_a_thought[0] = True
+    least -= least / GAIN
+    for ways in range(1, min(net.ways, threads) + 1):
+        for blocks in range(1, threads // ways + 1):
+            tried.ways, tried.blocks = ways, blocks
+            tried.rows = <int>min(rows, threads // (ways * blocks))
+            if tried.rows * ways * blocks == 1:
+                continue
+            time = net.ways // ways * steps * step_time(net, 0, (rows + tried.rows - 1) // tried.rows, blocks, steps > 1)
+            time += LAUNCH_AWAKE if fastrnn_pool_awake() else LAUNCH_ASLEEP
+            if time < least:
+                least, best = time, tried
+    return best
+
+
+cdef int _processors = 0
+
+
+cdef int processors() noexcept nogil:
+    global _processors
+    if _processors == 0:
+        _processors = fastrnn_processors()
+    return _processors
+
+
+cdef inline Py_ssize_t rows_of_part(const Call *call) noexcept nogil:
+    """Rows of the largest part."""
+    return (call.rows + call.split.rows - 1) // call.split.rows
+
+
+cdef inline Py_ssize_t between_bytes(const Call *call, int i) noexcept nogil:
+    return call.chunk * call.rows * call.net.ways * call.net.state * call.net.itemsize if call.net.layers - 1 > i else 0
+
+
+cdef inline Py_ssize_t barriers_bytes(const Call *call) noexcept nogil:
+    """One barrier for each team, and one for the teams of each part of the rows."""
+    return call.split.rows * (call.split.ways + 1) * sizeof(fastrnn_barrier)
+
+
+cdef Py_ssize_t call_bytes(const Call *call) noexcept nogil:
+    """Of the workspace: barriers, then what passes between layers, then teams, then members."""
+    cdef Workspace unused
+    cdef Py_ssize_t rows = rows_of_part(call), teams = call.split.rows * call.split.ways
+    cdef Py_ssize_t used = carve(NULL, 0, barriers_bytes(call), <void **>&unused.x)
+    used = carve(NULL, used, between_bytes(call, 0), <void **>&unused.x)
+    used = carve(NULL, used, between_bytes(call, 1), <void **>&unused.x)
+    return used + teams * (lay_out_team(call.net, rows, NULL, &unused) + call.split.blocks * lay_out_member(call.net, rows, NULL, &unused))
+
+
+cdef void lay_out_barriers(const Call *call) noexcept nogil:
+    cdef fastrnn_barrier *barriers = <fastrnn_barrier *>(call.block + 64)
+    cdef int i
+    for i in range(call.split.rows * (call.split.ways + 1)):
+        fastrnn_barrier_init(&barriers[i])
+
+
+cdef void run_member(void *context, int member, int members) noexcept nogil:
+    """One thread's part of a call; where there are not the threads that were wanted, the first one does all of it."""
+    cdef Call call = (<Call *>context)[0]
+    cdef Workspace work
+    cdef Member me
+    cdef Batch batch
+    cdef fastrnn_barrier *barriers = <fastrnn_barrier *>(call.block + 64)
+    cdef Py_ssize_t used, rows, team_bytes, member_bytes, i, row
+    cdef int team
+    if members < call.split.rows * call.split.ways * call.split.blocks:
+        if member:
+            return
+        call.split.rows = call.split.ways = call.split.blocks = 1
+    used = carve(call.block + 64, 0, barriers_bytes(&call), <void **>&work.x)
+    used = carve(call.block + 64, used, between_bytes(&call, 0), <void **>&work.between[0])
+    used = carve(call.block + 64, used, between_bytes(&call, 1), <void **>&work.between[1])
+    rows = rows_of_part(&call)
+    team_bytes, member_bytes = lay_out_team(call.net, rows, NULL, &work), lay_out_member(call.net, rows, NULL, &work)
+    team = member // call.split.blocks
+    lay_out_member(call.net, rows, call.block + 64 + used + call.split.rows * call.split.ways * team_bytes + member * member_bytes, &work)
+    lay_out_team(call.net, rows, call.block + 64 + used + team * team_bytes, &work)
+
+    me.team.part, me.team.parts = member % call.split.blocks, call.split.blocks
+    me.team.barrier = &barriers[call.split.rows + team]
+    me.way = team % call.split.ways if call.split.ways > 1 else -1
+    me.first, me.every = team // call.split.ways, call.split.rows
+    me.batch = call.rows
+    me.layer_barrier, me.layer_members = &barriers[me.first], call.split.ways * call.split.blocks
+
+    batch.rows = (call.rows - me.first + me.every - 1) // me.every
+    batch.steps = call.steps
+    batch.lengths, batch.order = NULL, call.order
+    if me.every > 1:
+        batch.order = work.order
+        for i in range(batch.rows):
+            row = me.first + i * me.every
+            work.order[i] = call.order[row] if call.order != NULL else row
+    run_network(call.net, &batch, call.lengths, &work, &me, call.chunk, call.x, call.y, call.h0, call.hn, call.c0, call.cn)
