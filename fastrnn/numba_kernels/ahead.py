@@ -152,8 +152,9 @@ class _Ahead:
                 over_h(builder.add(k, INDEX(j)))
                 over_x(i, j * AHEAD // columns_of_h, (j + 1) * AHEAD // columns_of_h, weights)
             builder.store(builder.add(k, INDEX(columns_of_h)), done)
-        with cgutils.for_range_slice(builder, both, last, INDEX(1)) as (i, _):
-            over_x(i, 0, AHEAD, weights_of(i))
+        for r in (0, AHEAD // 2):  # all rows at once would be compiled to code that spills
+            with cgutils.for_range_slice(builder, both, last, INDEX(1)) as (i, _):
+                over_x(i, r, r + AHEAD // 2, weights_of(i))
         for r in range(AHEAD):
             for v in range(at_once):
                 place = INDEX((first_vector + v) * self.lanes)
