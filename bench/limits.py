@@ -127,27 +127,24 @@ def streaming(limits: Limits, threads: int, size: float) -> float:
 
 
 def seconds(row: Row, limits: Limits) -> float | None:
-    """The least time of a call: each product at the larger of operations at the peak and bytes at the streaming rate.
+    """The least time of a call: each layer at the larger of operations at the peak and bytes at the streaming rate.
 
-    W_hh is read at every step, W_ih once, divided among the cores. At T = 1 all the weights of a call compete for the
-    caches. Nothing is charged for activations, calls and padding.
+    W_hh is read at every step, W_ih once, divided among the cores; the projection can go on while W_hh is read. At T = 1
+    all the weights of a call compete for the caches. Nothing is charged for activations, calls and padding.
     """
     if str(row.threads) not in limits["threads"]:
         return None
     peak = 1e9 * limits["threads"][str(row.threads)]["peak"][row.dtype]
     size = int(row.dtype[-2:]) // 8
 
-    def product(weights: int, rows: float, resident: int) -> float:
-        share = size * weights / row.threads
-        return max(
-            2 * weights * rows / (row.threads * peak), share / streaming(limits, row.threads, resident / row.threads)
-        )
+    def reading(weights: int, resident: int) -> float:
+        return size * weights / row.threads / streaming(limits, row.threads, resident / row.threads)
 
     total = 0.0
     for inputs, hidden in row.layer_weights:
-        whole = size * (row.weights if row.steps == 1 else hidden)
-        total += row.steps * product(hidden, row.valid / row.steps, whole)
-        total += product(inputs, row.valid, size * (row.weights if row.steps == 1 else inputs))
+        every, once = (size * (row.weights if row.steps == 1 else weights) for weights in (hidden, inputs))
+        operations = 2 * (inputs + hidden) * row.valid / (row.threads * peak)
+        total += max(operations, row.steps * reading(hidden, every) + reading(inputs, once))
     return row.directions * total
 
 
