@@ -129,8 +129,8 @@ def streaming(limits: Limits, threads: int, size: float) -> float:
 def seconds(row: Row, limits: Limits) -> float | None:
     """The least time of a call: each layer at the larger of operations at the peak and bytes at the streaming rate.
 
-    W_hh is read at every step, W_ih once, divided among the cores; the projection can go on while W_hh is read. At T = 1
-    all the weights of a call compete for the caches. Nothing is charged for activations, calls and padding.
+    W_hh is read at every step, W_ih once, divided among the cores; the projection can go on while W_hh is read. At
+    T = 1 all the weights of a call compete for the caches. Nothing is charged for activations, calls and padding.
     """
     if str(row.threads) not in limits["threads"]:
         return None

@@ -12,9 +12,9 @@ cdef struct Network:
 
 
 cdef Py_ssize_t carve(char *block, Py_ssize_t used, Py_ssize_t size, void **part) noexcept nogil:
-    """Reserve `size` bytes on the next multiple of 64; without a block only count them."""
+    """Reserve `size` bytes of whole lines, so that threads do not write to one; without a block only count them."""
     part[0] = block + used if block != NULL else NULL
-    return used + (size + 63) // 64 * 64
+    return used + (size + FASTRNN_LINE - 1) // FASTRNN_LINE * FASTRNN_LINE
 
 
 cdef Py_ssize_t lay_out_member(const Network *net, Py_ssize_t rows, char *block, Workspace *work) noexcept nogil:
@@ -34,12 +34,13 @@ cdef Py_ssize_t lay_out_team(const Network *net, Py_ssize_t rows, char *block, W
     """The same for what a team shares; a member's own part is laid out before."""
     cdef Py_ssize_t padded = groups_of(net.hidden, net.itemsize) * FASTRNN_GROUP_BYTES, used = 0, most, i, k, size
     cdef Direction *direction
+    cdef void *unused
     used = carve(block, used, rows * padded, <void **>&work.cell)
     if net.phases > 1:
         for i in range(rows):
             if block != NULL:
                 work.middle[i] = block + used + i * padded
-        used += rows * padded
+        used = carve(block, used, rows * padded, <void **>&unused)
     for i in range(net.phases):
         most = 0
         for k in range(net.layers * net.ways):
@@ -168,7 +169,7 @@ cdef class Engine:
                  int threads=1):
         cdef Call call
         cdef cnp.ndarray order
-        cdef bint alone, thought = False
+        cdef bint alone, entered = False
         call.net = &self.net
         call.x, call.y = sequence(x), sequence(y)
         call.h0 = <const char *>cnp.PyArray_DATA(<cnp.ndarray?>state[0])
@@ -187,13 +188,13 @@ cdef class Engine:
             call.lengths = <const int64_t *>cnp.PyArray_DATA(lengths)
             call.mean_steps = lengths.mean() if call.rows else 0
         call.chunk = chunk_steps(&self.net, call.rows, call.steps)
-        if self.forced.rows:
-            call.split = self.forced
-        else:
-            call.split = best_split(&self.net, call.rows, call.mean_steps, threads, &thought)
+        entered = threads > 1 and call_time(&self.net, call.rows, call.mean_steps) > WORTH_A_THOUGHT
+        threads = threads_now(threads) if entered else 1
+        call.split = self.forced if self.forced.rows else best_split(&self.net, call.rows, call.mean_steps, threads)
         alone = call.split.rows * call.split.ways * call.split.blocks == 1
-        call.block = self.take(call_bytes(&call))
+        call.block = NULL
         try:
+            call.block = self.take(call_bytes(&call))
             with nogil:
                 if alone:
                     run_member(&call, 0, 1)
@@ -201,18 +202,19 @@ cdef class Engine:
                     lay_out_barriers(&call)
                     fastrnn_pool_run(call.split.rows * call.split.ways * call.split.blocks, run_member, &call)
         finally:
-            self.give_back(call.block)
-        if thought:
-            fastrnn_pool_note_end()
+            if entered:
+                fastrnn_pool_leave()
+            if call.block != NULL:
+                self.give_back(call.block)
 
     cdef char *take(self, Py_ssize_t size) except NULL:
-        """A block of at least 64 + `size` bytes, whose size stands in its first bytes."""
+        """A block of at least a line and `size` bytes, whose size stands in its first bytes."""
         cdef char *block = self.spare
         cdef void *fresh
         if block != NULL and (<Py_ssize_t *>block)[0] >= size:
             self.spare = NULL
             return block
-        if posix_memalign(&fresh, 64, size + 64):
+        if posix_memalign(&fresh, FASTRNN_LINE, size + FASTRNN_LINE):
             raise MemoryError(f"fastrnn could not get {size} bytes of workspace")
         (<Py_ssize_t *>fresh)[0] = size
         return <char *>fresh

@@ -16,7 +16,7 @@ cdef struct Batch:            # rows in order of falling length, so that the row
     const int64_t *order      # [row] -> index in the batch; NULL: the identity
     const int64_t *lengths    # [row] -> valid steps; NULL: all of them
 
-cdef struct Workspace:        # carved out of the call's one block of memory; every part starts on 64 bytes
+cdef struct Workspace:        # carved out of the call's one block of memory; every part starts on a line
     # of one thread:
     void **x                  # [rows] rows of this step: its input,
     void **h                  # [rows]   the hidden state before it,

@@ -68,12 +68,13 @@ cdef extern from "kernels.h" nogil:
 
 cdef extern from "pool.h" nogil:
     enum:
-        FASTRNN_MAX_MEMBERS
+        FASTRNN_MAX_MEMBERS, FASTRNN_LINE
     ctypedef struct fastrnn_barrier:
         pass
     int fastrnn_pool_run(int, void (*)(void *, int, int) noexcept nogil, void *)
     int fastrnn_pool_awake()
-    void fastrnn_pool_note_end()
+    int fastrnn_pool_enter()
+    void fastrnn_pool_leave()
     int fastrnn_processors()
     void fastrnn_barrier_init(fastrnn_barrier *)
     void fastrnn_barrier_wait(fastrnn_barrier *, int)

@@ -4,10 +4,11 @@ cdef enum:
     # What a core does in a nanosecond, and what meeting costs: measured, on Zen 4.  Other processors differ by less than the model does.
     STREAM_BYTES = 110      # of weights that one row reads
     ROWS_FOR_FREE = 2       # rows whose multiplications take no longer than reading the weights
-    MEETING = 200           # ns of a barrier, and of who comes later
+    MEETING = 100           # ns for each member of a barrier, and of who comes later; measured with two
     LAUNCH_AWAKE = 500      # ns, while workers still look out for a call
     LAUNCH_ASLEEP = 40000
     GAIN = 5                # a split must save at least a fifth of the time
+    WORTH_A_THOUGHT = 1000  # ns of a call on one thread, from which on there is a choice
 
 cdef struct Split:          # how many parts of each; their product is the number of threads
     int rows
@@ -47,24 +48,24 @@ cdef inline double step_time(const Network *net, int way, Py_ssize_t rows, int p
             line = <double>min(groups, blocks * fastrnn_phase_block(direction.kind[i])) * fastrnn_phase_gates(direction.kind[i]) * FASTRNN_GROUP_BYTES / STREAM_BYTES
             # Inputs of many steps are projected at the rate of multiplications, on the way where one row leaves room for them.
             total += line * phase.depth * heavy + line * phase.inputs * (<double>rows / ROWS_FOR_FREE if many_steps else heavy)
-            total += MEETING if parts > 1 else 0
+            total += MEETING * parts if parts > 1 else 0
     return total
 
 
-cdef Split best_split(const Network *net, Py_ssize_t rows, double steps, int threads, bint *worth_a_thought) noexcept nogil:
-    """What the cost model finds fastest on at most `threads` threads; a call of a microsecond is not worth a thought."""
+cdef inline double call_time(const Network *net, Py_ssize_t rows, double steps) noexcept nogil:
+    """ns of a call on one thread."""
+    return net.ways * steps * step_time(net, 0, rows, 1, steps > 1)
+
+
+cdef Split best_split(const Network *net, Py_ssize_t rows, double steps, int threads) noexcept nogil:
+    """What the cost model finds fastest on at most `threads` threads."""
     cdef Split best, tried
-    cdef double least, alone, time
+    cdef double least, time
     cdef int ways, blocks
     best.rows = best.ways = best.blocks = 1
-    worth_a_thought[0] = False
-    threads = min(threads, FASTRNN_MAX_MEMBERS, processors())
-    if threads < 2 or rows == 0 or steps == 0:
+    if threads < 2:
         return best
-    alone = least = net.ways * steps * step_time(net, 0, rows, 1, steps > 1)
-    if alone < 2 * LAUNCH_AWAKE:
-        return best
-    worth_a_thought[0] = True
+    least = call_time(net, rows, steps)
     least -= least / GAIN
     for ways in range(1, min(net.ways, threads) + 1):
         for blocks in range(1, threads // ways + 1):
@@ -77,6 +78,11 @@ cdef Split best_split(const Network *net, Py_ssize_t rows, double steps, int thr
             if time < least:
                 least, best = time, tried
     return best
+
+
+cdef inline int threads_now(int threads) noexcept nogil:
+    """Threads for a call that has just entered: processors are shared with the calls that are at work."""
+    return min(threads, FASTRNN_MAX_MEMBERS, processors() // fastrnn_pool_enter())
 
 
 cdef int _processors = 0
@@ -114,7 +120,7 @@ cdef Py_ssize_t call_bytes(const Call *call) noexcept nogil:
 
 
 cdef void lay_out_barriers(const Call *call) noexcept nogil:
-    cdef fastrnn_barrier *barriers = <fastrnn_barrier *>(call.block + 64)
+    cdef fastrnn_barrier *barriers = <fastrnn_barrier *>(call.block + FASTRNN_LINE)
     cdef int i
     for i in range(call.split.rows * (call.split.ways + 1)):
         fastrnn_barrier_init(&barriers[i])
@@ -126,21 +132,21 @@ cdef void run_member(void *context, int member, int members) noexcept nogil:
     cdef Workspace work
     cdef Member me
     cdef Batch batch
-    cdef fastrnn_barrier *barriers = <fastrnn_barrier *>(call.block + 64)
+    cdef fastrnn_barrier *barriers = <fastrnn_barrier *>(call.block + FASTRNN_LINE)
     cdef Py_ssize_t used, rows, team_bytes, member_bytes, i, row
     cdef int team
     if members < call.split.rows * call.split.ways * call.split.blocks:
         if member:
             return
         call.split.rows = call.split.ways = call.split.blocks = 1
-    used = carve(call.block + 64, 0, barriers_bytes(&call), <void **>&work.x)
-    used = carve(call.block + 64, used, between_bytes(&call, 0), <void **>&work.between[0])
-    used = carve(call.block + 64, used, between_bytes(&call, 1), <void **>&work.between[1])
+    used = carve(call.block + FASTRNN_LINE, 0, barriers_bytes(&call), <void **>&work.x)
+    used = carve(call.block + FASTRNN_LINE, used, between_bytes(&call, 0), <void **>&work.between[0])
+    used = carve(call.block + FASTRNN_LINE, used, between_bytes(&call, 1), <void **>&work.between[1])
     rows = rows_of_part(&call)
     team_bytes, member_bytes = lay_out_team(call.net, rows, NULL, &work), lay_out_member(call.net, rows, NULL, &work)
     team = member // call.split.blocks
-    lay_out_member(call.net, rows, call.block + 64 + used + call.split.rows * call.split.ways * team_bytes + member * member_bytes, &work)
-    lay_out_team(call.net, rows, call.block + 64 + used + team * team_bytes, &work)
+    lay_out_member(call.net, rows, call.block + FASTRNN_LINE + used + call.split.rows * call.split.ways * team_bytes + member * member_bytes, &work)
+    lay_out_team(call.net, rows, call.block + FASTRNN_LINE + used + team * team_bytes, &work)
 
     me.team.part, me.team.parts = member % call.split.blocks, call.split.blocks
     me.team.barrier = &barriers[call.split.rows + team]

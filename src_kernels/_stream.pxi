@@ -147,7 +147,7 @@ cdef class Stepper:
         if self.block != NULL:
             raise RuntimeError("a Stream is initialised once")
         self.steps.net, self.steps.streams = net, cnp.PyArray_DIM(h, 1)
-        if posix_memalign(&block, 64, self.lay_out(NULL)):
+        if posix_memalign(&block, FASTRNN_LINE, self.lay_out(NULL)):
             raise MemoryError(f"fastrnn could not get {self.lay_out(NULL)} bytes of workspace")
         memset(block, 0, self.lay_out(NULL))
         self.block = <char *>block
@@ -263,6 +263,10 @@ cdef class Stepper:
         if n * self.work < RELEASE_WORK and not self.forced:
             advance(&step, 0, 1)
             return
+        if self.threads == 1:
+            with nogil:
+                advance(&step, 0, 1)
+            return
         members = self.members(n)
         with nogil:
             if members == 1:
@@ -270,13 +274,12 @@ cdef class Stepper:
             else:
                 fastrnn_barrier_init(&self.steps.barrier)
                 fastrnn_pool_run(members, advance, &step)
-            if self.threads > 1:
-                fastrnn_pool_note_end()
+            fastrnn_pool_leave()
 
     @cython.final
     cdef int members(self, Py_ssize_t n) noexcept:
-        """Threads for a step of n rows: all, or one."""
-        cdef int threads = min(self.threads, FASTRNN_MAX_MEMBERS, processors())
+        """Threads for a step of n rows that enters: all that may be used now, or one."""
+        cdef int threads = threads_now(self.threads)
         cdef double alone, together
         if self.forced:
             return self.threads

@@ -27,6 +27,7 @@ typedef struct {
 
 typedef struct {
     _Alignas(FASTRNN_LINE) atomic_uint calls; /* how often it was called: what it waits on, on one line with what it needs then */
+    atomic_int processor; /* where it has last been at work */
     int member, members, kept; /* kept away from its caller's processor */
     fastrnn_job job;
     void *context;
@@ -129,18 +130,21 @@ void fastrnn_barrier_wait(fastrnn_barrier *barrier, int members) {
 /* Workers -------------------------------------------------------------------------------------------------------------- */
 
 /* In a virtual machine Linux takes a halted processor for one that the host has taken away, and wakes a thread on its waker's, idle as
- * the others may be: two jobs of 100 us after a pause took 310 us, 135 like this. The worker is free again before it works. */
+ * the others may be: two jobs of 100 us after a pause took 310 us, 135 like this. A worker that looks out for calls on its caller's processor is sent away
+ * too. It is free again before it works. */
 #ifdef __linux__
 static void keep_away(worker *sleeper) {
-    if (!atomic_load(&sleeper->idle.sleepers)) return;
+    const int here = sched_getcpu();
+    if (!atomic_load(&sleeper->idle.sleepers) && atomic_load_explicit(&sleeper->processor, memory_order_relaxed) != here) return;
     cpu_set_t others;
     if (pthread_getaffinity_np(sleeper->thread, sizeof others, &others)) return;
     sleeper->home = others;
-    CPU_CLR(sched_getcpu(), &others);
+    CPU_CLR(here, &others);
     sleeper->kept = !pthread_setaffinity_np(sleeper->thread, sizeof others, &others);
 }
 
 static void let_go(worker *self) {
+    atomic_store_explicit(&self->processor, sched_getcpu(), memory_order_relaxed);
     if (!self->kept) return;
     pthread_setaffinity_np(self->thread, sizeof self->home, &self->home);
     self->kept = 0;
@@ -212,11 +216,17 @@ int fastrnn_pool_run(int wanted, fastrnn_job job, void *context) {
     return members;
 }
 
+static atomic_int at_work;
 static _Atomic int64_t last_end;
+
+int fastrnn_pool_enter(void) { return atomic_fetch_add_explicit(&at_work, 1, memory_order_relaxed) + 1; }
 
 int fastrnn_pool_awake(void) { return nanoseconds() - atomic_load_explicit(&last_end, memory_order_relaxed) < LAUNCH_SPIN; }
 
-void fastrnn_pool_note_end(void) { atomic_store_explicit(&last_end, nanoseconds(), memory_order_relaxed); }
+void fastrnn_pool_leave(void) {
+    atomic_fetch_sub_explicit(&at_work, 1, memory_order_relaxed);
+    atomic_store_explicit(&last_end, nanoseconds(), memory_order_relaxed);
+}
 
 /* Fork ----------------------------------------------------------------------------------------------------------------- */
 
@@ -227,6 +237,7 @@ static void forget(void) {
     atomic_init(&crossing.sleepers, 0);
     fastrnn_barrier_init(&end);
     built = 0;
+    atomic_store_explicit(&at_work, 0, memory_order_relaxed);
     atomic_store_explicit(&busy, 0, memory_order_release);
 }
 

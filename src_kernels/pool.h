@@ -17,10 +17,14 @@ typedef void (*fastrnn_job)(void *context, int member, int members);
  * work for another call or this is called from a job.  Never waits for other callers. */
 int fastrnn_pool_run(int wanted, fastrnn_job job, void *context);
 
-/* Whether the last call, of those that have been noted, ended so recently that workers still look out for the next one: a launch takes
- * 0.1 us then, and 30 us if they sleep.  Notes are also for calls that ran alone, so that the next ones find the workers awake. */
+/* Around each call that might use threads, and one after it ended that did not.  Entering returns how many such calls are at work, this
+ * one included: where each of them has a processor, threads of one would only keep another from its own. */
+int fastrnn_pool_enter(void);
+void fastrnn_pool_leave(void);
+
+/* Whether the last call left so recently that workers still look out for the next one, or will from then on if it ran alone: a launch
+ * takes 0.1 us then, and 30 us if they sleep. */
 int fastrnn_pool_awake(void);
-void fastrnn_pool_note_end(void);
 
 /* Processors that this process may use. */
 int fastrnn_processors(void);
