@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fastrnn import checks
+from fastrnn import checks, threads
 
 if TYPE_CHECKING:
     from fastrnn.weights import Plan
@@ -220,9 +220,9 @@ def cpu_info() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``machine``, ``system``, ``model`` of the CPU and ``cpus`` this process may use; ``backend`` in use;
-        ``backends``, each "ok" or why it cannot run; ``tier`` and ``tiers`` of the compiled kernels (None and {}
-        without them); ``numba_target``, the CPU that Numba compiles for (None without it).
+        ``machine``, ``system``, ``model`` of the CPU and ``cpus`` this process may use; ``num_threads`` a call may use;
+        ``backend`` in use; ``backends``, each "ok" or why it cannot run; ``tier`` and ``tiers`` of the compiled kernels
+        (None and {} without them); ``numba_target``, the CPU that Numba compiles for (None without it).
     """
     backends = {name: _why_absent(name) or "ok" for name in _LOADERS}
     tier, tiers, target = None, {}, None
@@ -239,6 +239,7 @@ def cpu_info() -> dict[str, Any]:
         "system": platform.system(),
         "model": _cpu_model(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "num_threads": threads.get_num_threads(),
         "backend": current(),
         "backends": backends,
         "tier": tier,

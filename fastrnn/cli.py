@@ -28,7 +28,7 @@ def info() -> list[str]:
     rows += [(f"  {name}", state) for name, state in found["backends"].items()]
     if found["numba_target"]:
         rows += [("numba target", found["numba_target"])]
-    rows += [("threads", f"1 of {found['cpus']} CPUs: this version does not split its work")]
+    rows += [("threads", f"up to {found['num_threads']} a call; {found['cpus']} CPUs")]
     rows += [("fastrnn", f"{fastrnn.__version__}, arithmetic {fastrnn.ARITHMETIC}")]
     rows += [("python", platform.python_version())]
     for name in ("numpy", *PEERS):

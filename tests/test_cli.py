@@ -18,6 +18,7 @@ def cpu(monkeypatch):
         "system": "Linux",
         "model": "A CPU",
         "cpus": 2,
+        "num_threads": 2,
         "backend": "cython",
         "backends": {"cython": "ok", "numba": "No module named 'numba'", "reference": "ok"},
         "tier": "avx2",
@@ -47,6 +48,7 @@ def test_info_here(capsys):
     assert lines["reference"] == "ok"
     assert lines["fastrnn"] == f"{fastrnn.__version__}, arithmetic {fastrnn.ARITHMETIC}"
     assert lines["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert lines["threads"] == f"up to {fastrnn.get_num_threads()} a call; {found['cpus']} CPUs"
     assert {"cpu", "tier", "threads", "numpy", "torch", "onnxruntime"} <= set(lines)
 
 
