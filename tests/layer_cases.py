@@ -35,6 +35,18 @@ def inputs(layer: Any, steps: int = 6, batch: int | None = 3, seed: int = 0) -> 
     return rng.normal(size=shape).astype(layer.dtype)
 
 
+def large() -> tuple[Any, np.ndarray]:
+    """Make a layer that two threads share, and its input."""
+    layer = make("lstm", 64, 300, num_threads=2, backend="cython")
+    return layer, inputs(layer, 20, 1)
+
+
+def large_outputs(seed: int) -> list[bytes]:
+    """Run it. Here, for a spawned process imports this module, and not one that pytest has found."""
+    layer, x = large()
+    return [array.tobytes() for array in arrays([layer(x + seed) for _ in range(3)])]
+
+
 def initial(layer: Any, batch: int | None = 3, seed: int = 0) -> Any:
     """Draw hx."""
     rng = np.random.default_rng((seed, 2))

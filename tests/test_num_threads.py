@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from cases import DTYPES, Case, make_inputs, make_lengths, make_plan, results, same_bits
-from layer_cases import KINDS, arrays, inputs, make
+from layer_cases import KINDS, arrays, inputs, large, large_outputs, make
 
 import fastrnn
 from fastrnn.cells import VARIANTS
@@ -25,12 +25,6 @@ SPLITS = [(1, 1, 2), (2, 1, 1), (3, 1, 2), (1, 2, 1), (2, 2, 2), (1, 1, 8), (5, 
 
 def equal(a, b):
     return all(map(same_bits, arrays(a), arrays(b)))
-
-
-def large(kind="lstm", num_threads=2, **config):
-    """Make a layer that two threads share, and its input."""
-    layer = make(kind, 64, 300, num_threads=num_threads, backend="cython", **config)
-    return layer, inputs(layer, 20, 1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
@@ -92,16 +86,11 @@ def test_callers_at_once():
         assert all(equal(result, expected) for result in pool.map(lambda _: layer(x), range(200)))
 
 
-def _digest(seed):
-    layer, x = large()
-    return [a.tobytes() for a in arrays([layer(x + seed) for _ in range(3)])]
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_multiprocessing_after_use(method):
-    expected = [_digest(seed) for seed in range(2)]
+    expected = [large_outputs(seed) for seed in range(2)]
     with multiprocessing.get_context(method).Pool(2) as pool:
-        assert pool.map(_digest, range(2)) == expected
+        assert pool.map_async(large_outputs, range(2)).get(timeout=100) == expected
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
