@@ -159,8 +159,8 @@ def test_interrupts():
     process = script(
         LAYER
         + """
-print("calling", flush=True)
 try:
+    print("calling", flush=True)  # from here on an interrupt may come
     while True: layer(x)
 except KeyboardInterrupt:
     layer(x)
