@@ -159,6 +159,8 @@ def test_interrupts():
     process = script(
         LAYER
         + """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 try:
     print("calling", flush=True)  # from here on an interrupt may come
     while True: layer(x)
