@@ -238,7 +238,7 @@ def cpu_info() -> dict[str, Any]:
         "machine": platform.machine(),
         "system": platform.system(),
         "model": _cpu_model(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": threads.cpus(),
         "num_threads": threads.get_num_threads(),
         "backend": current(),
         "backends": backends,

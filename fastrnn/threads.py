@@ -72,11 +72,15 @@ def _from_environment() -> int | None:
     return int(first) or None if first.isascii() and first.isdigit() else None
 
 
+def cpus() -> int:
+    """Return how many processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _available() -> int:
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         with open("/sys/fs/cgroup/cpu.max") as file:
             quota, period = file.read().split()
-        return max(1, min(cpus, -(-int(quota) // int(period))))
+        return max(1, min(cpus(), -(-int(quota) // int(period))))
     except (OSError, ValueError):  # no control group, or one without a limit: "max"
-        return cpus
+        return cpus()

@@ -60,21 +60,21 @@ cdef inline double call_time(const Network *net, Py_ssize_t rows, double steps) 
 cdef Split best_split(const Network *net, Py_ssize_t rows, double steps, int threads) noexcept nogil:
     """What the cost model finds fastest on at most `threads` threads."""
     cdef Split best, tried
-    cdef double least, time
+    cdef double least, time, launch
     cdef int ways, blocks
     best.rows = best.ways = best.blocks = 1
     if threads < 2:
         return best
     least = call_time(net, rows, steps)
     least -= least / GAIN
+    launch = LAUNCH_AWAKE if fastrnn_pool_awake() else LAUNCH_ASLEEP
     for ways in range(1, min(net.ways, threads) + 1):
         for blocks in range(1, threads // ways + 1):
             tried.ways, tried.blocks = ways, blocks
             tried.rows = <int>min(rows, threads // (ways * blocks))
             if tried.rows * ways * blocks == 1:
                 continue
-            time = net.ways // ways * steps * step_time(net, 0, (rows + tried.rows - 1) // tried.rows, blocks, steps > 1)
-            time += LAUNCH_AWAKE if fastrnn_pool_awake() else LAUNCH_ASLEEP
+            time = net.ways // ways * steps * step_time(net, 0, (rows + tried.rows - 1) // tried.rows, blocks, steps > 1) + launch
             if time < least:
                 least, best = time, tried
     return best

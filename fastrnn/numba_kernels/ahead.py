@@ -12,7 +12,7 @@ from numba.core import cgutils, types
 from numba.core.extending import intrinsic
 
 from fastrnn.numba_kernels.phases import PhaseType
-from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX, constant_of, load_at, store_at
+from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX, constant_of, declare, load_at, store_at
 from fastrnn.numba_kernels.target import registers
 from fastrnn.numba_kernels.values import Value, broadcast
 
@@ -51,13 +51,9 @@ class _Ahead:
             "parts": INDEX,
         }
         name = f"fastrnn.ahead.{dtype}.{phase.groups}.{phase.gates}"
-        self.function = module.globals.get(name)
-        if self.function is None:
-            self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), list(arguments.values())), name)
-            self.function.linkage = "linkonce_odr"
-            for argument, argument_name in zip(self.function.args, arguments, strict=True):
-                argument.name = argument_name
-                setattr(self, argument_name, argument)
+        self.function, is_new = declare(module, name, arguments)
+        if is_new:
+            vars(self).update(zip(arguments, self.function.args, strict=True))
             self._build(phase.groups)
 
     def _build(self, most: int) -> None:

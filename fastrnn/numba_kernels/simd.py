@@ -26,6 +26,7 @@ __all__ = [
     "absolute",
     "copysign",
     "data",
+    "declare",
     "fma",
     "integers",
     "lanes",
@@ -59,6 +60,18 @@ class _VectorModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Vector) -> None:
         element = dmm.lookup(fe_type.dtype).get_value_type()
         super().__init__(dmm, fe_type, ir.VectorType(element, fe_type.lanes))
+
+
+def declare(module: Any, name: str, arguments: dict[str, Any]) -> tuple[Any, bool]:
+    """Return the module's IR function of a name, with named arguments, and whether its body is still missing."""
+    function = module.globals.get(name)
+    if function is not None:
+        return function, False
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), list(arguments.values())), name)
+    function.linkage = "linkonce_odr"
+    for argument, argument_name in zip(function.args, arguments, strict=True):
+        argument.name = argument_name
+    return function, True
 
 
 # Arithmetic -----------------------------------------------------------------------------------------------------------
