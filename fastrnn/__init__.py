@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastrnn.torch import from_torch
 
 __version__ = "0.1.0"
-ARITHMETIC = 1  # the version of the arithmetic contract: the same number, the same bits
+ARITHMETIC = 2  # the version of the arithmetic contract: the same number, the same bits
 
 _HOMES = {
     "backends": ("available_backends", "cpu_info", "use_backend"),

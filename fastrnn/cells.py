@@ -2,8 +2,9 @@
 
 Orders of operations are written in the notation of the arithmetic contract: one rounding per operation,
 ``fma(a, b, c)`` is ``a*b + c`` with one rounding, ``flush`` stores a tiny state as +0, s is the sigmoid.
-``acc(b; x, h)`` is ``acc = b``, then ``acc = fma(x[i], W_ih[row, i], acc)`` for i = 0, 1, ..,
-then ``acc = fma(h[k], W_hh[row, k], acc)`` for k = 0, 1, ...
+``acc(b; x, h)`` is ``acc = b``, then x times a row of W_ih is added, then h times a row of W_hh, each in runs of at most
+`RUN` terms: ``run = +0; run = fma(x[i], W_ih[row, i], run)`` for the next i in order; ``acc = acc + run``. docs/arithmetic.md
+says why.
 """
 
 from typing import NamedTuple
@@ -11,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ARITHMETIC", "GROUP_BYTES", "VARIANTS", "Phase", "Variant", "lanes"]
+__all__ = ["ARITHMETIC", "GROUP_BYTES", "RUN", "VARIANTS", "Phase", "Variant", "lanes"]
 
-ARITHMETIC = 1  # the version of the arithmetic contract that `Variant.order` writes down
+ARITHMETIC = 2  # the version of the arithmetic contract that `Variant.order` writes down
+RUN = 128  # terms of a sum that are added up from +0 before they join it
 GROUP_BYTES = 64  # a group is this many bytes of units: one AVX-512 register, two of AVX2, four of NEON
 
 
@@ -83,8 +85,7 @@ h' = flush(f(acc(b; x, h)))
             order=_LSTM_ORDER
             + """\
 m = s(o) * tanh(c')
-acc = +0; acc = fma(m[j], W_hr[p, j], acc) for j = 0, 1, ..
-h'[p] = flush(acc)
+h'[p] = flush(acc(+0; m))  over W_hr[p]
 """,
         ),
         Variant(
@@ -97,7 +98,7 @@ h'[p] = flush(acc)
             order="""\
 b = b_ih + b_hh for r and z
 r, z = s(acc(b; x, h))
-n_x = b_in, then fma over x; n_h = b_hn, then fma over h
+n_x = acc(b_in; x), n_h = acc(b_hn; h)
 n = tanh(fma(r, n_h, n_x))
 h' = flush(fma(z, h, fma(-z, n, n)))
 """,

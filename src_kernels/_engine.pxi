@@ -19,12 +19,14 @@ cdef Py_ssize_t carve(char *block, Py_ssize_t used, Py_ssize_t size, void **part
 
 cdef Py_ssize_t lay_out_member(const Network *net, Py_ssize_t rows, char *block, Workspace *work) noexcept nogil:
     """Point what belongs to one thread into `block`; returns the bytes it takes."""
-    cdef Py_ssize_t pointers = rows * sizeof(void *), used = 0
+    cdef Py_ssize_t pointers = rows * sizeof(void *), used = 0, i
     used = carve(block, used, pointers, <void **>&work.x)
     used = carve(block, used, pointers, <void **>&work.h)
     used = carve(block, used, pointers, <void **>&work.out)
     used = carve(block, used, pointers, <void **>&work.middle)
     used = carve(block, used, TILE_ROWS * sizeof(void *), <void **>&work.tile_x)
+    for i in range(net.phases):
+        used = carve(block, used, FASTRNN_AHEAD_BYTES, <void **>&work.ahead[i])
     used = carve(block, used, rows * sizeof(int64_t), <void **>&work.order)
     used = carve(block, used, rows * sizeof(int64_t), <void **>&work.lengths)
     return used

@@ -23,6 +23,7 @@ cdef struct Workspace:        # carved out of the call's one block of memory; ev
     void **out                # [rows]   the hidden state after it,
     void **middle             # [rows]   r*h or m between two phases
     void **tile_x             # [tile rows] rows of a tile of inputs
+    char *ahead[MAX_PHASES]   # sums of inputs that are projected on the way
     int64_t *order            # [rows] their indices in the batch
     int64_t *lengths          # [rows] their lengths within a chunk of time
     # of a team:
@@ -127,7 +128,7 @@ cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, co
     cdef Py_ssize_t rows = batch.rows, step = 0, tile, tile_end, first, done, row, at, length, t, blocks
     cdef bint project, lookahead, coming
     cdef int i
-    cdef fastrnn_ahead ahead
+    cdef fastrnn_ahead ahead[MAX_PHASES]
     cdef fastrnn_step io
 
     for row in range(rows):
@@ -164,9 +165,11 @@ cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, co
         else:
             first = FASTRNN_AHEAD - first                  # projected on the way, into the other half
         done = first
-        ahead.part, ahead.parts = 0, tile_end - step
         if coming:
-            ahead.x, ahead.x_stride = <char *>work.x[0] + (tile_end - step) * x_step, x_step // itemsize
+            for i in range(direction.phases):
+                ahead[i].x, ahead[i].x_stride = <char *>work.x[0] + (tile_end - step) * x_step, x_step // itemsize
+                ahead[i].sums = work.ahead[i]
+                ahead[i].part, ahead[i].parts = 0, tile_end - step
         while step < tile_end:
             rows = alive(batch, step, rows)
             for i in range(direction.phases):
@@ -185,18 +188,19 @@ cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, co
                 io.descending = step & 1
                 io.ahead = NULL
                 if coming and direction.phase[i].inputs:
-                    ahead.out_stride = io.start_stride
-                    ahead.out = work.start[i] + (FASTRNN_AHEAD - first) * io.start_stride * itemsize
-                    io.ahead = &ahead
+                    ahead[i].out_stride = io.start_stride
+                    ahead[i].out = work.start[i] + (FASTRNN_AHEAD - first) * io.start_stride * itemsize
+                    io.ahead = &ahead[i]
                 blocks = blocks_of(direction.kind[i], direction.phase[i].units, itemsize)
                 kernels.step[direction.kind[i]](&direction.phase[i], &io, share(team, blocks, team.part), share(team, blocks, team.part + 1), 0, rows)
+                if io.ahead != NULL:
+                    ahead[i].part += 1
                 meet(team)
             for row in range(rows):
                 work.h[row] = work.out[row]
                 work.out[row] = <char *>work.out[row] + y_step
                 work.x[row] = <char *>work.x[row] + x_step
             done += rows
-            ahead.part += 1
             step += 1
 
     if team.part:

@@ -33,11 +33,13 @@ cdef extern from "kernels.h" nogil:
         int flush
     enum:
         FASTRNN_AHEAD
+        FASTRNN_AHEAD_BYTES
     ctypedef struct fastrnn_ahead:
         const void *x
         Py_ssize_t x_stride
         void *out
         Py_ssize_t out_stride
+        void *sums
         int part
         int parts
     ctypedef struct fastrnn_step:
@@ -49,7 +51,7 @@ cdef extern from "kernels.h" nogil:
         void *const *out
         void *cell
         Py_ssize_t cell_stride
-        const fastrnn_ahead *ahead
+        fastrnn_ahead *ahead
         int descending
     ctypedef void (*fastrnn_step_fn)(const fastrnn_phase *, const fastrnn_step *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
     ctypedef void (*fastrnn_inputs_fn)(int, const fastrnn_phase *, const void *const *, void *, Py_ssize_t,

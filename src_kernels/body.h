@@ -6,6 +6,7 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #define GROUP ((int)(FASTRNN_GROUP_BYTES / sizeof(T)))   /* units of a group */
 #define TILE_VECS ONE_ROW_VECS
+#define MOST_VECS 6                                       /* vectors of a block: the GRU's U * G */
 
 #if FASTRNN_BITS == 32
 #define Q_SIGMA FASTRNN_Q_SIGMA_F32
@@ -56,6 +57,7 @@ static const fastrnn_kernels FN(kernels) = {
 #undef UNROLL
 #undef GROUP
 #undef TILE_VECS
+#undef MOST_VECS
 #undef Q_SIGMA
 #undef Q_TANH
 #undef Q_DEGREE

@@ -16,6 +16,9 @@ enum fastrnn_activation { FASTRNN_TANH, FASTRNN_RELU, FASTRNN_SIGMOID, FASTRNN_L
 enum fastrnn_tier { FASTRNN_GENERIC, FASTRNN_NEON, FASTRNN_AVX2, FASTRNN_AVX512, FASTRNN_TIERS };
 enum fastrnn_dtype { FASTRNN_F32, FASTRNN_F64, FASTRNN_DTYPES };
 
+/* A sum over columns goes in runs of so many: each is added up from +0 and then to the sum.  fastrnn/cells.py says why. */
+enum { FASTRNN_RUN = 128 };
+
 /* One phase of a layer in one direction.  Immutable; shared by any number of threads. */
 typedef struct {
     const void *w_x;     /* [blocks][inputs][U][G][LANES]   W_ih */
@@ -29,14 +32,17 @@ typedef struct {
     int flush;           /* 0: `out` is an intermediate (m of a projected LSTM), whose tiny values stay */
 } fastrnn_phase;
 
-/* The inputs of the FASTRNN_AHEAD time steps after this tile of steps, which a step of one row projects while it waits for weights. */
-enum { FASTRNN_AHEAD = 12 };
+/* The inputs of the FASTRNN_AHEAD time steps after this tile of steps, which a step of one row projects while it waits for weights: for the blocks
+ * that the step walks, and each step of a tile walks the same ones. */
+enum { FASTRNN_AHEAD = 12, FASTRNN_AHEAD_BYTES = FASTRNN_AHEAD * 2 * 64 };
 typedef struct {
     const void *x;             /* IN   [FASTRNN_AHEAD] rows (inputs,), `x_stride` elements apart */
     ptrdiff_t x_stride;
-    void *out;                 /* INOUT [FASTRNN_AHEAD][groups][G][LANES]: b + W_ih x, complete after the last part */
+    void *out;                 /* OUT  [FASTRNN_AHEAD][groups][G][LANES]: b + W_ih x, complete after the last part */
     ptrdiff_t out_stride;      /*      elements from row to row */
-    int part, parts;           /* this step does part `part` of `parts`; the parts go in order */
+    void *sums;                /* FASTRNN_AHEAD_BYTES that a thread keeps from part to part, as it does the four numbers below */
+    int part, parts;           /* this step is the `part`-th of `parts`; they go in order */
+    ptrdiff_t block, end, vector, column; /* what is next, for the kernel alone */
 } fastrnn_ahead;
 
 /* One time step.  Rows are pointers, so that any layout, order of rows and direction in time costs the same. */
@@ -49,7 +55,7 @@ typedef struct {
     void *const *out;          /* OUT  [row] -> (units,): h', or r*h (GRU_RESET); never overlaps an input */
     void *cell;                /* INOUT [row][groups*LANES]: c of the LSTM; z, written by GRU_RESET and read by GRU_NEW */
     ptrdiff_t cell_stride;     /*      elements from row to row */
-    const fastrnn_ahead *ahead; /* with one row, what to project on the way; NULL on tiers that cannot, or for nothing */
+    fastrnn_ahead *ahead; /* with one row, what to project on the way; NULL on tiers that cannot, or for nothing */
     int descending;            /* walk the blocks from the last to the first: steps take turns, for the caches still hold what was read last */
 } fastrnn_step;
 

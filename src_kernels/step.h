@@ -1,32 +1,32 @@
 /* One time step over a range of unit blocks and rows, and the projection of inputs: walks of the tile over a packed matrix. */
 
-/* Sums of one tile from `start` over x and h, then its gates. */
-INLINE void FN(step_tile)(const int phase, const int ahead, const int M, const int NU, const int NS, const fastrnn_phase *p,
-                          const fastrnn_step *io, ptrdiff_t row, ptrdiff_t group, int lane, const T *w_x, const T *w_h, ptrdiff_t w_stride)
+/* Sums of one tile from `start` over x and h, then its gates.  `ahead`: inputs to project on the way, or NULL. */
+INLINE void FN(step_tile)(const int phase, fastrnn_ahead *ahead, const int M, const int NU, const int NS, const fastrnn_phase *p, const fastrnn_step *io,
+                          ptrdiff_t row, ptrdiff_t group, int lane, const T *w_x, const T *w_h, ptrdiff_t w_stride)
 {
-    const int G = FN(gates)(phase), S = FN(slots)(phase);
+    enum { ROW = MOST_VECS * GROUP };
+    const int G = FN(gates)(phase), U = fastrnn_phase_block(phase);
+    _Alignas(FASTRNN_GROUP_BYTES) T sums[MAX_ROWS * MOST_VECS * GROUP], over_x[MAX_ROWS * MOST_VECS * GROUP];
+    const T *x_sums = (const T *)io->start + row * io->start_stride + group * G * GROUP + lane;
+    ptrdiff_t x_stride = io->start_stride;
     vec acc[MAX_ROWS][TILE_VECS];
-    const T *start = (const T *)io->start + row * io->start_stride + group * G * GROUP + lane;
-    UNROLL for (int m = 0; m < M; m++)
-        UNROLL for (int u = 0; u < NU; u++)
-            UNROLL for (int s = 0; s < NS; s++) {
-                UNROLL for (int g = 0; g < G; g++)
-                    acc[m][(u * S + g) * NS + s] = v_load(start + m * io->start_stride + (u * G + g) * GROUP + s * LANES);
-                if (phase == FASTRNN_GRU)
-                    acc[m][(u * S + 3) * NS + s] = v_load((const T *)p->b_h + (group + u) * GROUP + lane + s * LANES);
-            }
-    if (io->x) FN(accumulate)(phase, 0, M, NU, NS, acc, (const T *const *)io->x + row, p->inputs, w_x, w_stride);
-    if (AHEAD && ahead) {
-        const ptrdiff_t at = group * G * GROUP + lane;
-        FN(accumulate_ahead)(phase, NU, acc[0], (const T *)io->h[row], p, io->ahead, (const T *)p->b + at, at, w_x, w_h, w_stride);
-    } else {
-        FN(accumulate)(phase, 1, M, NU, NS, acc, (const T *const *)io->h + row, p->depth, w_h, w_stride);
+    if (io->x) {
+        FN(accumulate)(M, NU, G, NS, 0, acc, over_x, ROW, x_sums, x_stride, NULL, (const T *const *)io->x + row, p->inputs, w_x, w_stride);
+        x_sums = over_x, x_stride = ROW;
+        UNROLL for (int m = 0; m < M; m++)
+            UNROLL for (int v = 0; v < NU * G; v++)
+                UNROLL for (int s = 0; s < NS; s++) v_store(over_x + m * ROW + v * GROUP + s * LANES, acc[m][v * NS + s]);
     }
+    const int split = phase == FASTRNN_GRU;
+    const T *apart = split ? (const T *)p->b_h + group * GROUP + lane : NULL;
+    const T *const *h = (const T *const *)io->h + row;
+    if (ahead) FN(accumulate_ahead)(NU, G, U, split, acc[0], sums, x_sums, apart, *h, p, ahead, w_h, w_stride);
+    else FN(accumulate)(M, NU, G, NS, split, acc, sums, ROW, x_sums, x_stride, apart, h, p->depth, w_h, w_stride);
 
     /* A loop over stored sums, not M copies of the gate math: the code of six rows would not fit the instruction cache. */
-    vec sums[MAX_ROWS][TILE_VECS];
+    vec stored[MAX_ROWS][TILE_VECS];
     UNROLL for (int m = 0; m < M; m++)
-        UNROLL for (int v = 0; v < NU * S * NS; v++) sums[m][v] = acc[m][v];
+        UNROLL for (int v = 0; v < NU * G * NS; v++) stored[m][v] = acc[m][v];
     for (int m = 0; m < M; m++)
         for (int u = 0; u < NU; u++)
             for (int s = 0; s < NS; s++) {
@@ -36,21 +36,19 @@ INLINE void FN(step_tile)(const int phase, const int ahead, const int M, const i
                 const T *prev = io->prev ? (const T *)io->prev[row + m] + unit : NULL;
                 T *out = (T *)io->out[row + m] + unit;
                 T *cell = io->cell ? (T *)io->cell + (row + m) * io->cell_stride + unit : NULL;
-                const vec *slots = &sums[m][u * S * NS + s];
-                if (phase != FASTRNN_RNN && p->activation == FASTRNN_LINEAR) FN(gate_math)(phase, 1, p, slots, NS, prev, out, cell, count);
-                else FN(gate_math)(phase, 0, p, slots, NS, prev, out, cell, count);
+                const T *n_x = x_sums + m * x_stride + (u * G + G - 1) * GROUP + s * LANES;
+                const vec *gates = &stored[m][u * G * NS + s];
+                if (phase != FASTRNN_RNN && p->activation == FASTRNN_LINEAR) FN(gate_math)(phase, 1, p, gates, NS, n_x, prev, out, cell, count);
+                else FN(gate_math)(phase, 0, p, gates, NS, n_x, prev, out, cell, count);
             }
 }
 
-/* out = b + W_ih x for V packed vectors of one block: gates do not matter here, so the tile is V one-gate groups. */
+/* out = b + W_ih x for V packed vectors of one block: gates do not matter here. */
 INLINE void FN(inputs_tile)(const int M, const int V, const int NS, const fastrnn_phase *p, const T *const *x, T *out, ptrdiff_t out_stride,
                             const T *b, const T *w, ptrdiff_t w_stride)
 {
     vec acc[MAX_ROWS][TILE_VECS];
-    UNROLL for (int m = 0; m < M; m++)
-        UNROLL for (int v = 0; v < V; v++)
-            UNROLL for (int s = 0; s < NS; s++) acc[m][v * NS + s] = v_load(b + v * GROUP + s * LANES);
-    FN(accumulate)(FASTRNN_PROJECT, 0, M, V, NS, acc, x, p->inputs, w, w_stride);
+    FN(accumulate)(M, V, 1, NS, 0, acc, out, out_stride, b, 0, NULL, x, p->inputs, w, w_stride);
     UNROLL for (int m = 0; m < M; m++)
         UNROLL for (int v = 0; v < V; v++)
             UNROLL for (int s = 0; s < NS; s++) v_store(out + m * out_stride + v * GROUP + s * LANES, acc[m][v * NS + s]);
@@ -81,10 +79,10 @@ INLINE int FN(tile_registers)(const int M, const int vecs)
 }
 
 /* Tiles of NU groups from group `u` of a block that has `here` groups; returns the first group that is left. */
-INLINE ptrdiff_t FN(step_groups)(const int phase, const int ahead, const int M, const int NU, const fastrnn_phase *p, const fastrnn_step *io,
+INLINE ptrdiff_t FN(step_groups)(const int phase, fastrnn_ahead *ahead, const int M, const int NU, const fastrnn_phase *p, const fastrnn_step *io,
                                  ptrdiff_t row, ptrdiff_t first, ptrdiff_t here, ptrdiff_t u, const T *w_x, const T *w_h)
 {
-    const int G = FN(gates)(phase), NS = ahead ? 1 : FN(tile_registers)(M, NU * FN(slots)(phase));
+    const int G = FN(gates)(phase), NS = ahead ? 1 : FN(tile_registers)(M, NU * G);
     for (; u + NU <= here; u += NU)
         for (int lane = 0; lane < GROUP && (first + u) * GROUP + lane < p->units; lane += NS * LANES) {
             const ptrdiff_t offset = u * G * GROUP + lane;
@@ -93,7 +91,7 @@ INLINE ptrdiff_t FN(step_groups)(const int phase, const int ahead, const int M, 
     return u;
 }
 
-INLINE void FN(step_rows)(const int phase, const int ahead, const int M, const int U, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
+INLINE void FN(step_rows)(const int phase, fastrnn_ahead *ahead, const int M, const int U, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
                           ptrdiff_t first, ptrdiff_t here, const T *w_x, const T *w_h)
 {
     const int pairs = M == 1 || phase == FASTRNN_GRU_RESET;
@@ -108,23 +106,25 @@ INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const
 {
     const int G = FN(gates)(phase);
     const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP;
+    if (AHEAD && io->ahead && io->ahead->part == 0) FN(begin_ahead)(io->ahead, block0, block1);
     for (ptrdiff_t i = block0; i < block1; i++) {
         const ptrdiff_t block = io->descending ? block0 + block1 - 1 - i : i;
         const ptrdiff_t first = block * U, here = groups - first < U ? groups - first : U;
         const T *w_x = p->inputs ? (const T *)p->w_x + first * G * GROUP * p->inputs : NULL;
         const T *w_h = (const T *)p->w_h + first * G * GROUP * p->depth;
         if (AHEAD && io->ahead) {
-            FN(step_rows)(phase, 1, 1, U, p, io, row0, first, here, w_x, w_h);
+            FN(step_rows)(phase, io->ahead, 1, U, p, io, row0, first, here, w_x, w_h);
             continue;
         }
         for (ptrdiff_t row = row0; row < row1;) {
             const int height = FN(tile_height)(row1 - row);
-#define CALL(M) FN(step_rows)(phase, 0, M, U, p, io, row, first, here, w_x, w_h)
+#define CALL(M) FN(step_rows)(phase, NULL, M, U, p, io, row, first, here, w_x, w_h)
             WITH_HEIGHT(height, CALL)
 #undef CALL
             row += height;
         }
     }
+    if (AHEAD && io->ahead && io->ahead->part + 1 == io->ahead->parts) FN(finish_ahead)(G, U, p, io->ahead);
 }
 
 INLINE ptrdiff_t FN(inputs_vectors)(const int M, const int V, const fastrnn_phase *p, const T *const *x, T *out, ptrdiff_t out_stride,

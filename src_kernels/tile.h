@@ -3,9 +3,7 @@
  * M, NU, NS and the phase are constants where these functions are inlined, so that `acc` is registers and every inner loop is gone.
  */
 
-/* Gates of the packed weights and slots of sums a phase has: the GRU's n takes two slots, n_x over x and n_h over h. */
 INLINE int FN(gates)(int phase) { return phase == FASTRNN_LSTM ? 4 : phase == FASTRNN_GRU ? 3 : phase == FASTRNN_GRU_RESET ? 2 : 1; }
-INLINE int FN(slots)(int phase) { return phase == FASTRNN_GRU ? 4 : FN(gates)(phase); }
 
 INLINE vec FN(load_some)(const T *p, int count)
 {
@@ -23,26 +21,46 @@ INLINE void FN(store_some)(T *p, vec a, int count)
     memcpy(p, lanes, (size_t)count * sizeof(T));
 }
 
-/* acc += W a over k, one fma a step and sum: the order of the contract.  `w` points at the first unit group and register of the tile. */
-INLINE void FN(accumulate)(const int phase, const int over_h, const int M, const int NU, const int NS, vec acc[][TILE_VECS],
-                           const T *const *a, ptrdiff_t depth, const T *restrict w, ptrdiff_t w_stride)
+/* acc = from + W a in runs of FASTRNN_RUN columns, the contract's order: each run is one chain of fma from +0, then added.  All but the last are
+ * added to in `sums`.  `from`, `sums` and `w` point at a row's first unit group and register of the tile, and have the order of packed columns,
+ * [NU][G][GROUP].  With `split` the last gate starts from `apart` instead: b_hn. */
+INLINE void FN(accumulate)(const int M, const int NU, const int G, const int NS, const int split, vec acc[][TILE_VECS], T *sums, ptrdiff_t sums_stride,
+                           const T *from, ptrdiff_t from_stride, const T *apart, const T *const *a, ptrdiff_t depth, const T *restrict w, ptrdiff_t w_stride)
 {
-    const int G = FN(gates)(phase), S = FN(slots)(phase);
-    const T *row[MAX_ROWS];
-    UNROLL for (int m = 0; m < M; m++) row[m] = a[m];
-    for (ptrdiff_t k = 0; k < depth; k++, w += w_stride) {
-        vec weights[TILE_VECS];
-        UNROLL for (int v = 0; v < NU * G; v++)
-            UNROLL for (int s = 0; s < NS; s++) weights[v * NS + s] = v_load(w + v * GROUP + s * LANES);
-        UNROLL for (int m = 0; m < M; m++) {
-            const vec value = v_set1(row[m][k]);
+    ptrdiff_t done = 0, apart_row = 0, apart_group = GROUP; /* elements of `apart` from row to row and from group to group */
+#define JOINED(m, u, g, s) v_add(v_load((split && g == G - 1 ? apart + m * apart_row + u * apart_group : from + m * from_stride + (u * G + g) * GROUP) \
+                                        + s * LANES), acc[m][(u * G + g) * NS + s])
+    for (;;) {
+        const ptrdiff_t columns = depth < FASTRNN_RUN ? depth : FASTRNN_RUN;
+        depth -= columns;
+        const T *row[MAX_ROWS];
+        UNROLL for (int m = 0; m < M; m++) row[m] = a[m] + done;
+        UNROLL for (int m = 0; m < M; m++)
+            UNROLL for (int v = 0; v < NU * G * NS; v++) acc[m][v] = v_set1((T)0);
+        /* What the loop does not need waits in memory: left to itself, gcc puts the rows there instead. */
+        if (M > 1) __asm__ volatile("" : "+m"(a), "+m"(done), "+m"(depth), "+m"(sums), "+m"(from), "+m"(from_stride));
+        if (M > 1 && split) __asm__ volatile("" : "+m"(apart), "+m"(apart_row), "+m"(apart_group));
+        for (ptrdiff_t k = 0; k < columns; k++, w += w_stride) {
+            vec weights[TILE_VECS];
+            UNROLL for (int v = 0; v < NU * G; v++)
+                UNROLL for (int s = 0; s < NS; s++) weights[v * NS + s] = v_load(w + v * GROUP + s * LANES);
+            UNROLL for (int m = 0; m < M; m++) {
+                const vec value = v_set1(row[m][k]);
+                UNROLL for (int v = 0; v < NU * G * NS; v++) acc[m][v] = v_fma(value, weights[v], acc[m][v]);
+            }
+        }
+        if (!depth) break;
+        done += FASTRNN_RUN;
+        UNROLL for (int m = 0; m < M; m++)
             UNROLL for (int u = 0; u < NU; u++)
                 UNROLL for (int g = 0; g < G; g++)
-                    UNROLL for (int s = 0; s < NS; s++) {
-                        const int slot = phase == FASTRNN_GRU && g == 2 && over_h ? 3 : g;
-                        vec *sum = &acc[m][(u * S + slot) * NS + s];
-                        *sum = v_fma(value, weights[(u * G + g) * NS + s], *sum);
-                    }
-        }
+                    UNROLL for (int s = 0; s < NS; s++) v_store(sums + m * sums_stride + (u * G + g) * GROUP + s * LANES, JOINED(m, u, g, s));
+        from = sums, from_stride = sums_stride;
+        if (split) apart = sums + (G - 1) * GROUP, apart_row = sums_stride, apart_group = G * GROUP;
     }
+    UNROLL for (int m = 0; m < M; m++)
+        UNROLL for (int u = 0; u < NU; u++)
+            UNROLL for (int g = 0; g < G; g++)
+                UNROLL for (int s = 0; s < NS; s++) acc[m][(u * G + g) * NS + s] = JOINED(m, u, g, s);
+#undef JOINED
 }

@@ -76,8 +76,8 @@ class Errors:
             self.theirs = max(self.theirs, float(self.norm(b - e)))
             self.scale = max(self.scale, float(np.abs(e).max(initial=0)))
 
-    def check(self, what="", slack=1.0):
-        bound = slack * max(2 * self.theirs, 4 * self.eps * self.scale)
+    def check(self, what=""):
+        bound = max(2 * self.theirs, 4 * self.eps * self.scale)
         assert self.ours <= bound, f"{what}: error {self.ours:.3g}, torch's {self.theirs:.3g}, bound {bound:.3g}"
 
 
@@ -120,7 +120,7 @@ def test_grid(backend, kind, dtype):
         errors.check(f"{kind} {options} {what}")
 
 
-@pytest.mark.parametrize("sizes", [(1, 1), (3, 15), (1, 16), (16, 17), (40, 37), (17, 130)], ids=str)
+@pytest.mark.parametrize("sizes", [(1, 1), (3, 15), (1, 16), (16, 17), (40, 37), (17, 130), (1, 256), (16, 512)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_sizes(backend, kind, sizes):
     name, given = KINDS[kind]
@@ -133,9 +133,7 @@ def test_sizes(backend, kind, sizes):
         layer = fastrnn.from_torch(module)
         x = inputs(layer, seed=seed)
         errors.add(list(arrays(layer(x))), run_torch(module, x), oracle(layer, x))
-    # The arithmetic contract adds 147 terms into one accumulator, where torch adds in blocks. Gates and the cell state
-    # damp the difference, a plain tanh shows it: measured 1.32 times the bound.
-    errors.check(str(layer), slack=1.5 if kind == "RNN-tanh" and sum(sizes) > 100 else 1.0)
+    errors.check(str(layer))
 
 
 @functools.cache

@@ -5,7 +5,8 @@ From the arrays of a call to the last instruction:
     __init__.py     prepare(plan) -> run: workspace, order of rows, one call of compiled code
     layers.py       layers and directions for some rows; the entry points, serial and parallel
     forward.py      the loop over time: which rows are alive, which inputs are projected ahead
-    gemm.py         the walk of one phase over blocks and rows, and the register tile
+    gemm.py         the walk of one phase over blocks and rows
+    tile.py ahead.py  the register tile; the same for one row, with inputs projected on the way
     rnn.py lstm.py gru.py  gate math              activations.py  sigma and tanh
     simd.py values.py      the vector type        phases.py kind.py  what code is specialised by: types without data
     door.py         the only way to njit          target.py  what Numba compiles for

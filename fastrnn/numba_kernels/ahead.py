@@ -1,7 +1,12 @@
-"""One row's sums over h, and on the way the projection of inputs that later steps will need, written as LLVM IR.
+"""One row's sums over h, and on the way the projection of inputs that later steps will need.
 
 One row reads each weight for a single fma, so the multipliers wait for the cache half of the time. A tile of inputs
 needs many fmas a weight. Side by side they take little longer than the sums over h alone.
+
+What is to be projected is a line of columns: those of W_ih for the first two vectors of the first block, for the next
+two, and so on. A block takes as many of them on its way as fit beside its columns of h, the last block of the last step
+all that are left. The sums of the two vectors at work stay in memory, in the nearest cache, until their run of columns
+is complete. The loops over columns are written as LLVM IR, as in tile.py; what leads them along the line is not.
 """
 
 from collections import namedtuple
@@ -11,21 +16,39 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.extending import intrinsic
 
-from fastrnn.numba_kernels.phases import PhaseType
-from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX, constant_of, declare, load_at, store_at
+from fastrnn.numba_kernels.door import njit
+from fastrnn.numba_kernels.phases import PhaseType, flag, gate_count, group_count
+from fastrnn.numba_kernels.simd import (
+    GROUP_BYTES,
+    INDEX,
+    constant_of,
+    declare,
+    lanes,
+    load,
+    load_at,
+    move,
+    splat,
+    store,
+    store_at,
+)
 from fastrnn.numba_kernels.target import registers
+from fastrnn.numba_kernels.tile import RUN
 from fastrnn.numba_kernels.values import Value, broadcast
 
-__all__ = ["AHEAD", "Inputs", "ahead_tile", "can_ahead"]
+__all__ = ["AHEAD", "Ahead", "ahead_tile", "begin_ahead", "can_ahead", "finish_ahead"]
 
 AHEAD = 12  # time steps: 12 rows x 2 vectors of inputs fit beside the 4 or 6 sums of one row
 
 can_ahead = constant_of(lambda phase: int(registers().width == GROUP_BYTES and registers().number >= 32))
-"""Whether the target's registers hold both."""
+"""Whether the target's registers hold both; then a vector is a group."""
 
 
-class _Ahead:
-    """Builds the LLVM function of one shape of block: a switch over its groups U, a loop over columns each."""
+class _Columns:
+    """Builds the LLVM function of one shape of block: a switch over its groups U, loops over columns each.
+
+    First columns of inputs beside columns of h, as many fmas of either kind; then those of inputs alone, then those of
+    h alone.
+    """
 
     def __init__(self, module: ir.Module, phase: PhaseType, dtype: types.Float) -> None:
         self.gates, self.lanes = phase.gates, GROUP_BYTES * 8 // dtype.bitwidth
@@ -34,21 +57,18 @@ class _Ahead:
         floats = element.as_pointer()
         arguments = {
             "groups": INDEX,  # U, or what is left of it in the last block
-            "depth": INDEX,  # K
-            "start": floats,  # IN [U][G][lanes]: what the sums start from
-            "apart": floats,  # IN [U][lanes]: what the last gate starts from instead, or null
-            "sums": floats,  # OUT [U][G][lanes]
-            "h": floats,  # IN [K]
-            "w_h": floats,  # IN [K][U][G][lanes]
-            "inputs": INDEX,  # I
-            "b": floats,  # IN [U][G][lanes]
-            "x": floats,  # IN AHEAD rows [I]
+            "both": INDEX,  # columns of inputs, each beside 2 * AHEAD / (U * G) of h,
+            "of_x": INDEX,  # of inputs alone,
+            "of_h": INDEX,  # and of h alone
+            "run": floats,  # INOUT [U][G][lanes]: sums over h
+            "h": floats,  # IN a value for each column of h
+            "w_h": floats,  # IN [columns][U][G][lanes]
+            "sums": floats,  # INOUT [AHEAD][2][lanes]: sums over x of two vectors of a block
+            "x": floats,  # IN AHEAD rows of a value for each column of x
             "x_stride": INDEX,  # from row to row
-            "w_x": floats,  # IN [I][U][G][lanes]
-            "out": floats,  # INOUT AHEAD rows [U][G][lanes]: b + W_ih x, complete after the last part
-            "out_stride": INDEX,
-            "part": INDEX,  # this call does part `part` of `parts`; the parts go in order
-            "parts": INDEX,
+            "w_x": floats,  # IN the first of the two vectors of the first column of x,
+            "w_stride": INDEX,  # elements from column to column
+            "second": INDEX,  # and to the other vector
         }
         name = f"fastrnn.ahead.{dtype}.{phase.groups}.{phase.gates}"
         self.function, is_new = declare(module, name, arguments)
@@ -59,130 +79,216 @@ class _Ahead:
     def _build(self, most: int) -> None:
         builder = ir.IRBuilder(self.function.append_basic_block("entry"))
         end = self.function.append_basic_block("end")
+        for half in range(2):  # all rows at once would be compiled to code that spills
+            with builder.if_then(builder.icmp_signed(">", self.of_x, INDEX(0))):
+                self._inputs(builder, range(half * AHEAD // 2, (half + 1) * AHEAD // 2))
         switch = builder.switch(self.groups, end)
         for u in range(1, most + 1):
             with builder.goto_block(self.function.append_basic_block(f"u{u}")):
                 switch.add_case(u, builder.block)
-                self._block(builder, u)
+                self._block(builder, u * self.gates)
                 builder.branch(end)
         builder.position_at_end(end)
         builder.ret_void()
 
-    def _block(self, builder: ir.IRBuilder, u: int) -> None:
-        count = u * self.gates
-        at_once = 1 if count % 2 else 2  # vectors of inputs in registers at a time
-        columns_of_h = AHEAD * at_once // count  # beside one of x: as many fmas of either kind
-        total = [cgutils.alloca_once(builder, self.vector) for _ in range(count)]
-        is_apart = builder.icmp_unsigned("!=", self.apart, self.apart.type(None))
-        for v in range(count):
-            source = builder.gep(self.start, [INDEX(v * self.lanes)])
-            if v % self.gates == self.gates - 1:
-                own = builder.gep(self.apart, [INDEX(v // self.gates * self.lanes)])
-                source = builder.select(is_apart, own, source)
-            builder.store(load_at(builder, self.vector, source, INDEX(0)), total[v])
+    def _block(self, builder: ir.IRBuilder, count: int) -> None:
+        """Sum over h for `count` vectors, the first columns beside those of inputs."""
+        totals = self._load(builder, self.run, range(count))
+        beside = 2 * AHEAD // count  # columns of h to one of inputs
 
         def over_h(k: Any) -> None:
             value = self._broadcast(builder, builder.gep(self.h, [k]))
-            for v in range(count):
-                self._add(builder, total[v], value, self._weights(builder, self.w_h, k, count, v))
+            w = builder.gep(self.w_h, [builder.mul(k, INDEX(count * self.lanes))])
+            for v, total in enumerate(totals):
+                weights = Value(builder, load_at(builder, self.vector, w, INDEX(v * self.lanes)))
+                self._add(builder, total, value, weights)
 
-        done = cgutils.alloca_once_value(builder, INDEX(0))  # columns of h
-        columns = builder.mul(self.inputs, INDEX(count // at_once))
-        share = builder.sdiv(columns, self.parts)
-        begin = builder.mul(self.part, share)
-        is_last = builder.icmp_signed("==", builder.add(self.part, INDEX(1)), self.parts)
-        end = builder.select(is_last, columns, builder.add(begin, share))
-        for first_vector in range(0, count, at_once):
-            first = self._pick(builder, ">", begin, INDEX(0))
-            last = self._pick(builder, "<", end, self.inputs)
-            begin, end = builder.sub(begin, self.inputs), builder.sub(end, self.inputs)
-            with builder.if_then(builder.icmp_signed("<", first, last)):
-                self._columns(builder, count, first_vector, at_once, first, last, done, columns_of_h, over_h)
-        with cgutils.for_range_slice(builder, builder.load(done), self.depth, INDEX(1)) as (k, _):
+        with builder.if_then(builder.icmp_signed(">", self.both, INDEX(0))):
+            rows = range(AHEAD)
+            sums = self._load(builder, self.sums, range(2 * AHEAD))
+            pointers = self._pointers(builder, rows)
+            with cgutils.for_range_slice(builder, INDEX(0), self.both, INDEX(1)) as (i, _):
+                weights = self._weights(builder, i)
+                k = builder.mul(i, INDEX(beside))
+                for j in range(beside):  # h after x: the other way round takes longer, H = 128 by a twentieth
+                    for r in rows[j * AHEAD // beside : (j + 1) * AHEAD // beside]:
+                        self._over_x(builder, i, r, pointers[r], weights, sums[2 * r : 2 * r + 2])
+                    over_h(builder.add(k, INDEX(j)))
+            self._store(builder, sums, self.sums, 0)
+        first = builder.mul(self.both, INDEX(beside))
+        with cgutils.for_range_slice(builder, first, builder.add(first, self.of_h), INDEX(1)) as (k, _):
             over_h(k)
-        for v in range(count):
-            store_at(builder, builder.load(total[v]), self.sums, INDEX(v * self.lanes))
+        self._store(builder, totals, self.run, 0)
 
-    def _columns(
-        self,
-        builder: ir.IRBuilder,
-        count: int,
-        first_vector: int,
-        at_once: int,
-        first: Any,
-        last: Any,
-        done: Any,
-        columns_of_h: int,
-        over_h: Any,
-    ) -> None:
-        """Columns first..last of `at_once` vectors of the inputs, each beside as many columns of h as are left."""
-        sums = [[cgutils.alloca_once(builder, self.vector) for _ in range(at_once)] for _ in range(AHEAD)]
-        is_first = builder.icmp_signed("==", first, INDEX(0))
-        outs = [builder.gep(self.out, [builder.mul(self.out_stride, INDEX(r))]) for r in range(AHEAD)]
-        # Every third row; the two after it are an index away, so that the addresses fit the integer registers.
-        rows = [builder.gep(self.x, [builder.mul(self.x_stride, INDEX(r))]) for r in range(0, AHEAD, 3)]
-        for r in range(AHEAD):
-            source = builder.select(is_first, self.b, outs[r])
-            for v in range(at_once):
-                place = INDEX((first_vector + v) * self.lanes)
-                builder.store(load_at(builder, self.vector, source, place), sums[r][v])
+    def _inputs(self, builder: ir.IRBuilder, rows: range) -> None:
+        """Sum over inputs alone for some rows."""
+        places = range(2 * rows.start, 2 * rows.stop)
+        sums = self._load(builder, self.sums, places)
+        pointers = self._pointers(builder, rows)
+        with cgutils.for_range_slice(builder, self.both, builder.add(self.both, self.of_x), INDEX(1)) as (i, _):
+            weights = self._weights(builder, i)
+            for n, r in enumerate(rows):
+                self._over_x(builder, i, r, pointers[r], weights, sums[2 * n : 2 * n + 2])
+        self._store(builder, sums, self.sums, places.start)
 
-        def over_x(i: Any, r0: int, r1: int, weights: list[Value]) -> None:
-            for r in range(r0, r1):
-                place = builder.add(i, builder.mul(self.x_stride, INDEX(r % 3)))
-                value = self._broadcast(builder, builder.gep(rows[r // 3], [place]))
-                for v in range(at_once):
-                    self._add(builder, sums[r][v], value, weights[v])
+    def _load(self, builder: ir.IRBuilder, source: Any, places: range) -> list[Any]:
+        """Vectors of `source` as variables."""
+        loaded = [load_at(builder, self.vector, source, INDEX(v * self.lanes)) for v in places]
+        variables = [cgutils.alloca_once(builder, self.vector) for _ in places]
+        for value, variable in zip(loaded, variables, strict=True):
+            builder.store(value, variable)
+        return variables
 
-        def weights_of(i: Any) -> list[Value]:
-            return [self._weights(builder, self.w_x, i, count, first_vector + v) for v in range(at_once)]
+    def _store(self, builder: ir.IRBuilder, variables: list[Any], out: Any, first: int) -> None:
+        for v, variable in enumerate(variables, first):
+            store_at(builder, builder.load(variable), out, INDEX(v * self.lanes))
 
-        start = builder.load(done)
-        fitting = builder.sdiv(builder.sub(self.depth, start), INDEX(columns_of_h))
-        both = builder.add(first, fitting)
-        both = builder.select(builder.icmp_signed("<", both, last), both, last)
-        with cgutils.for_range_slice(builder, first, both, INDEX(1)) as (i, _):
-            weights = weights_of(i)
-            k = builder.load(done)
-            for j in range(columns_of_h):
-                over_h(builder.add(k, INDEX(j)))
-                over_x(i, j * AHEAD // columns_of_h, (j + 1) * AHEAD // columns_of_h, weights)
-            builder.store(builder.add(k, INDEX(columns_of_h)), done)
-        for r in (0, AHEAD // 2):  # all rows at once would be compiled to code that spills
-            with cgutils.for_range_slice(builder, both, last, INDEX(1)) as (i, _):
-                over_x(i, r, r + AHEAD // 2, weights_of(i))
-        for r in range(AHEAD):
-            for v in range(at_once):
-                place = INDEX((first_vector + v) * self.lanes)
-                store_at(builder, builder.load(sums[r][v]), outs[r], place)
+    def _pointers(self, builder: ir.IRBuilder, rows: range) -> dict[int, Any]:
+        """Every third row; the two after it are an index away, so that the addresses fit the integer registers."""
+        thirds = {r: builder.gep(self.x, [builder.mul(self.x_stride, INDEX(r))]) for r in rows if r % 3 == 0}
+        return {r: thirds[r - r % 3] for r in rows}
 
-    def _pick(self, builder: ir.IRBuilder, than: str, a: Any, b: Any) -> Any:
-        return builder.select(builder.icmp_signed(than, a, b), a, b)
+    def _weights(self, builder: ir.IRBuilder, i: Any) -> list[Value]:
+        """The two vectors of column i of W_ih."""
+        w = builder.gep(self.w_x, [builder.mul(i, self.w_stride)])
+        return [Value(builder, load_at(builder, self.vector, w, place)) for place in (INDEX(0), self.second)]
+
+    def _over_x(self, builder: ir.IRBuilder, i: Any, r: int, pointer: Any, weights: list[Value], sums: Any) -> None:
+        place = builder.add(i, builder.mul(self.x_stride, INDEX(r % 3)))
+        value = self._broadcast(builder, builder.gep(pointer, [place]))
+        for total, w in zip(sums, weights, strict=True):
+            self._add(builder, total, value, w)
 
     def _broadcast(self, builder: ir.IRBuilder, pointer: Any) -> Value:
         return Value(builder, broadcast(builder, builder.load(pointer), self.vector))
-
-    def _weights(self, builder: ir.IRBuilder, w: Any, column: Any, count: int, vector: int) -> Value:
-        place = builder.add(builder.mul(column, INDEX(count * self.lanes)), INDEX(vector * self.lanes))
-        return Value(builder, load_at(builder, self.vector, w, place))
 
     def _add(self, builder: ir.IRBuilder, total: Any, a: Value, b: Value) -> None:
         builder.store(a.fma(b, Value(builder, builder.load(total))).value, total)
 
 
-Inputs = namedtuple("Inputs", "inputs b x x_stride w_x out out_stride part parts")
-"""What is projected on the way, as in the arguments of `_Ahead`."""
-
-
 @intrinsic
-def ahead_tile(typingctx, phase, groups, depth, start, apart, sums, h, w_h, of_x):
-    """Sum one row of one block, and one part of the inputs ahead; for the arguments see `_Ahead`."""
+def _columns(typingctx, phase, groups, both, of_x, of_h, run, h, w_h, sums, x, x_stride, w_x, w_stride, second):
+    """Sum some columns; for the arguments see `_Columns`."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        inputs = cgutils.unpack_tuple(builder, args[-1])
-        builder.call(_Ahead(builder.module, phase, start.dtype).function, [*args[1:-1], *inputs])
+        builder.call(_Columns(builder.module, phase, run.dtype).function, args[1:])
         return context.get_dummy_value()
 
-    i, p = types.int64, start
-    of_x = types.NamedTuple((i, p, p, i, p, p, i, i, i), Inputs)
-    return types.void(phase, i, i, p, p, p, p, p, of_x), codegen
+    i, p = types.int64, run
+    return types.void(phase, i, i, i, i, p, p, p, p, p, i, p, i, i), codegen
+
+
+Ahead = namedtuple("Ahead", "step to part parts")
+"""Inputs to project on the way: of the AHEAD time steps from `step` on, to row `to` of the buffer; step < 0 for none.
+
+This step does part `part` of `parts`; they go in order.
+"""
+
+_Stretch = namedtuple("_Stretch", "columns w w_stride second x b out")
+"""What is next on the line, within one run of the columns of two vectors, as in the arguments of `_Columns`.
+
+Where a block has but one vector, it is done twice: `second` is 0.
+"""
+
+
+@njit(forceinline=True)
+def _next_stretch(phase, packed, job, ahead):
+    n, inputs, column = lanes(packed.b), job.inputs, packed.line[2]
+    first = packed.line[0] * group_count(phase)
+    count = min(group_count(phase), job.padded // n - first) * gate_count(phase)  # vectors of the block
+    vector = max(0, min(packed.line[1], count - 2))  # the last of an odd number goes with the one before it again
+    place = (first * gate_count(phase) + vector) * n
+    return _Stretch(
+        min(inputs - column, RUN - column % RUN),
+        move(packed.w_x, (first * gate_count(phase) * inputs + column * count + vector) * n),
+        count * n,
+        n if count > 1 else 0,
+        move(job.x.base, job.x.offsets[0] + ahead.step * job.dx + column),
+        move(packed.b, place),
+        move(packed.buffer, ahead.to * job.padded * gate_count(phase) + place),
+    )
+
+
+@njit()
+def _clear(vectors, count):
+    """Set so many vectors to zero."""
+    zero = splat(load(vectors, 0), 0.0)
+    for i in range(count):
+        store(vectors, i * lanes(vectors), zero)
+
+
+@njit()
+def _join_run(line, sums, inputs, out_stride, stretch):
+    """Add a stretch's run, which is complete, to the projected inputs; the line goes on with the next one."""
+    n = lanes(sums)
+    for r in range(AHEAD):
+        out, run = move(stretch.out, r * out_stride), move(sums, 2 * r * n)
+        before = stretch.b if line[2] < RUN else out
+        store(out, 0, load(before, 0) + load(run, 0))
+        if stretch.second:
+            store(out, n, load(before, n) + load(run, n))
+    _clear(sums, 2 * AHEAD)
+    line[2] += stretch.columns
+    if line[2] == inputs:
+        line[2] = 0
+        line[1] += 2
+        if line[1] * n >= stretch.w_stride:
+            line[1] = 0
+            line[0] += 1
+
+
+@njit()
+def begin_ahead(packed):
+    """Begin the line of a tile of inputs."""
+    for i in range(3):
+        packed.line[i] = 0
+    _clear(packed.ahead_sums, 2 * AHEAD)
+
+
+@njit(forceinline=True)  # a call would copy the whole job to the stack
+def ahead_tile(phase, packed, job, ahead, groups, depth, start, apart, h, w_h):
+    """Sum one row of one block over h as `tile` does, into job.sums; take columns of inputs while there is h beside."""
+    n, gates = lanes(packed.b), gate_count(phase)
+    count, blocks = groups * gates, (job.padded // n + group_count(phase) - 1) // group_count(phase)
+    beside = 2 * AHEAD // count  # columns of h to one of inputs
+    run = move(job.sums, count * n)  # where a second row's sums would be
+    k = 0
+    while k < depth:
+        end, is_first = min(k + RUN, depth), k == 0
+        _clear(run, count)
+        while end - k >= beside and packed.line[0] < blocks:
+            part = _next_stretch(phase, packed, job, ahead)
+            both = min(part.columns, (end - k) * count // (2 * AHEAD))  # without a division
+            left = end - k - both * beside
+            left = left if left < beside else 0  # columns of h that are too few for one more of inputs
+            a, w, sums = move(h, k), move(w_h, k * count * n), packed.ahead_sums
+            _columns(
+                phase, groups, both, 0, left, run, a, w, sums, part.x, job.dx, part.w, part.w_stride, part.second
+            )  # fmt: skip
+            if both == part.columns:
+                _join_run(packed.line, packed.ahead_sums, job.inputs, job.padded * gates, part)
+            else:
+                packed.line[2] += both
+            k += both * beside + left
+        if k < end:
+            a, w = move(h, k), move(w_h, k * count * n)
+            _columns(phase, groups, 0, 0, end - k, run, a, w, run, run, 0, run, 0, 0)
+        k = end
+        for v in range(count):
+            before = move(start if is_first else job.sums, v * n)
+            if is_first and flag(phase, "apart") and v % gates == gates - 1:
+                before = move(apart, v // gates * n)
+            store(job.sums, v * n, load(before, 0) + load(run, v * n))
+
+
+@njit()
+def finish_ahead(phase, packed, job, ahead):
+    """Take all that is left of the line."""
+    blocks = (job.padded // lanes(packed.b) + group_count(phase) - 1) // group_count(phase)
+    while packed.line[0] < blocks:
+        part = _next_stretch(phase, packed, job, ahead)
+        sums = packed.ahead_sums
+        _columns(
+            phase, 0, 0, part.columns, 0, sums, part.x, part.w, sums, part.x, job.dx, part.w, part.w_stride, part.second
+        )
+        _join_run(packed.line, sums, job.inputs, job.padded * gate_count(phase), part)

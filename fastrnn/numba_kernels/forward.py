@@ -7,9 +7,9 @@ from typing import Any
 from numba import int64
 from numba.core.extending import intrinsic
 
-from fastrnn.numba_kernels.ahead import AHEAD, can_ahead
+from fastrnn.numba_kernels.ahead import AHEAD, Ahead, can_ahead
 from fastrnn.numba_kernels.door import njit
-from fastrnn.numba_kernels.gemm import Ahead, Rows, project, walk
+from fastrnn.numba_kernels.gemm import Rows, project, walk
 from fastrnn.numba_kernels.gru import GRU, GRU_NEW, GRU_RESET
 from fastrnn.numba_kernels.lstm import LSTM, LSTM_PROJ, PROJECT
 from fastrnn.numba_kernels.phases import Phase, gate_count

@@ -5,22 +5,22 @@ Rows are addressed by offsets, so that time steps, rows of a batch and rows stil
 
 from collections import namedtuple
 
-from fastrnn.numba_kernels.ahead import Inputs, ahead_tile, can_ahead
+from fastrnn.numba_kernels.ahead import ahead_tile, begin_ahead, can_ahead, finish_ahead
 from fastrnn.numba_kernels.door import njit
 from fastrnn.numba_kernels.phases import finish, flag, gate_count, group_count
 from fastrnn.numba_kernels.simd import lanes, move, pointer, width
 from fastrnn.numba_kernels.tile import most_rows, tile
 
-__all__ = ["Ahead", "Packed", "Rows", "project", "walk"]
+__all__ = ["Packed", "Rows", "project", "walk"]
 
 Rows = namedtuple("Rows", "base offsets")
 """Rows of a matrix: row r starts at base[offsets[r]]."""
 
-Packed = namedtuple("Packed", "w_x w_h b b_h buffer")
-"""Pointers to one phase's packed weights, and to its projected inputs: [rows][groups][G][lanes]."""
-
-Ahead = namedtuple("Ahead", "step to part parts")
-"""Inputs to project on the way: of the time steps from `step` on, to row `to` of the buffer; step < 0 for none."""
+Packed = namedtuple("Packed", "w_x w_h b b_h buffer line ahead_sums")
+"""Pointers to one phase's packed weights; to its projected inputs, [rows][groups][G][lanes]; and what a step hands to
+the next of the inputs that are projected on the way: the block, vector and column that are next on the line, and the
+sums of the vectors at work, [AHEAD][2][lanes].
+"""
 
 
 @njit()
@@ -67,6 +67,9 @@ def walk(phase, kind, packed, job, step, rows, at, ahead):
         start, start_stride = move(packed.buffer, at * groups * gates), groups * gates
     null = pointer(packed.b, 0)
     sums_x = at < 0 and not flag(phase, "projects")
+    looks_ahead = can_ahead(phase) and ahead.step >= 0 and not flag(phase, "projects")
+    if looks_ahead and ahead.part == 0:
+        begin_ahead(packed)
     for i in range(blocks):
         q = group_count(phase) * (blocks - 1 - i if step & 1 else i)
         here = min(group_count(phase), groups - q)
@@ -81,11 +84,8 @@ def walk(phase, kind, packed, job, step, rows, at, ahead):
                 x, offsets = move(job.x.base, step * job.dx), move(job.x.offsets, row)
                 tile(phase, m, here, job.inputs, x_sums, 0, null, job.x_sums, stride, x, offsets, w_x)
                 x_sums, x_stride = job.x_sums, stride
-            if can_ahead(phase) and ahead.step >= 0 and not flag(phase, "projects"):
-                x, h_row = move(job.x.base, job.x.offsets[0] + ahead.step * job.dx), move(a.base, a.offsets[0])
-                b, to = move(packed.b, q * gates), move(packed.buffer, (ahead.to * groups + q) * gates)
-                of_x = Inputs(job.inputs, b, x, job.dx, w_x, to, groups * gates, ahead.part, ahead.parts)
-                ahead_tile(phase, here, depth, x_sums, apart, job.sums, h_row, w_h, of_x)
+            if looks_ahead:
+                ahead_tile(phase, packed, job, ahead, here, depth, x_sums, apart, move(a.base, a.offsets[0]), w_h)
             else:
                 offsets = move(a.offsets, row)
                 tile(phase, m, here, depth, x_sums, x_stride, apart, job.sums, stride, a.base, offsets, w_h)
@@ -105,3 +105,5 @@ def walk(phase, kind, packed, job, step, rows, at, ahead):
                         min(wide, units - unit),
                     )
             row += m
+    if looks_ahead and ahead.part + 1 == ahead.parts:
+        finish_ahead(phase, packed, job, ahead)

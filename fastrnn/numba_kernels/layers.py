@@ -2,6 +2,7 @@
 
 from numba import prange
 
+from fastrnn.numba_kernels.ahead import AHEAD
 from fastrnn.numba_kernels.door import njit
 from fastrnn.numba_kernels.forward import TILE_ROWS, VARIANTS, Job, forward
 from fastrnn.numba_kernels.gemm import Packed, Rows
@@ -18,14 +19,19 @@ _TILE = MOST_ROWS * max(p.type.groups * p.type.gates for phases in VARIANTS.valu
 
 
 _INTEGERS = 8  # of a row at the front of a workspace; six are used, eight keep what follows aligned
+_LINES = 8  # integers of two lines of inputs that are projected on the way, for each phase three
 
 
 def work_bytes(variant: str, rows: int, hidden: int, itemsize: int) -> int:
     """Bytes of workspace for some rows, whatever T is; `run_rows` cuts it up."""
     n = GROUP_BYTES // itemsize
     padded = -(-hidden // n) * n
-    floats = 2 * _TILE * n + 2 * rows * padded + TILE_ROWS * padded * sum(p.type.gates for p in VARIANTS[variant])
-    return 8 * (_INTEGERS * rows + TILE_ROWS) + floats * itemsize
+    floats = (
+        (2 * _TILE + 4 * AHEAD) * n
+        + 2 * rows * padded
+        + TILE_ROWS * padded * sum(p.type.gates for p in VARIANTS[variant])
+    )
+    return 8 * (_INTEGERS * rows + TILE_ROWS + _LINES) + floats * itemsize
 
 
 @njit(cache=True)
@@ -46,9 +52,11 @@ def run_rows(kind, addresses, x, h, c, y, h_out, c_out, order, lengths, between,
         which[i] = integers(order)[first + i * every] if order else first + i * every
         length[i] = integers(lengths)[which[i]] if lengths else steps
         inner_at[i] = i * padded
-    sums = pointer(like, work + 8 * (_INTEGERS * rows + TILE_ROWS))
+    line = move(tile_list, TILE_ROWS)
+    sums = pointer(like, work + 8 * (_INTEGERS * rows + TILE_ROWS + _LINES))
     x_sums = move(sums, _TILE * lanes(like))
-    cells = move(x_sums, _TILE * lanes(like))
+    ahead_sums = move(x_sums, _TILE * lanes(like))
+    cells = move(ahead_sums, 4 * AHEAD * lanes(like))
     inner = move(cells, rows * padded)
     buffer = move(inner, rows * padded)
     buffer_second = move(buffer, TILE_ROWS * padded * _first_gates(kind))
@@ -98,6 +106,8 @@ def run_rows(kind, addresses, x, h, c, y, h_out, c_out, order, lengths, between,
                     pointer(like, table[at + 2]),
                     pointer(like, table[at + 3]),
                     buffer,
+                    line,
+                    ahead_sums,
                 ),
                 Packed(
                     pointer(like, table[at + 4]),
@@ -105,6 +115,8 @@ def run_rows(kind, addresses, x, h, c, y, h_out, c_out, order, lengths, between,
                     pointer(like, table[at + 6]),
                     pointer(like, table[at + 7]),
                     buffer_second,
+                    move(line, _LINES // 2),
+                    move(ahead_sums, 2 * AHEAD * lanes(like)),
                 ),
                 tile_list,
             )

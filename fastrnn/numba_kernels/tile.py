@@ -1,7 +1,8 @@
 """The register tile: sums of M rows by the vectors of a block, written as LLVM IR.
 
-The sums stay in registers over k, which is the contract's order: one chain of fma per row, unit and gate. It is built
-as IR, for Numba would take many times longer to compile loops over tuples of vectors for all heights of a tile.
+The contract's order: columns go in runs, the sums of a run are chains of fma from +0 that stay in registers, and a run
+that is complete is added to what is there. It is built as IR, for Numba would take many times longer to compile loops
+over tuples of vectors for all heights of a tile.
 """
 
 from typing import Any
@@ -15,10 +16,11 @@ from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX, constant_of, declare,
 from fastrnn.numba_kernels.target import registers
 from fastrnn.numba_kernels.values import Value, broadcast
 
-__all__ = ["MOST_ROWS", "most_rows", "tile"]
+__all__ = ["MOST_ROWS", "RUN", "most_rows", "tile"]
 
 MOST_ROWS = 6  # then the loads of a tile are well below its multiplications
-_DEPTH = 64  # of weights that are read twice or more: 64 columns of a block stay in the nearest cache
+RUN = 128  # columns that are summed from +0 before they are added to the sum: FASTRNN_RUN of src_kernels/kernels.h
+_NEAR = 64  # columns of weights that are read twice or more, a part of a run: the nearest cache holds them
 
 
 def _sums() -> int:
@@ -35,10 +37,12 @@ most_rows = constant_of(_most_rows)
 
 
 class _Tile:
-    """Builds the LLVM function of all tiles of a shape of block: a switch over rows M and groups U, a loop over k each.
+    """Builds the LLVM function of all tiles of a shape of block: a switch over rows M and groups U, runs of k in each.
 
     Parts are vectors of units: group after group, and within a group one or, on narrow targets, more. A tile takes as
-    many of them at once as it has registers for, all gates of each, and the others in further passes.
+    many of them at once as it has registers for, all gates of each, and the others in further passes over the same
+    run of columns. Passes that share lines of weights take few columns at a time, so that the lines are near for the
+    next pass, and keep the sums of an unfinished run aside.
     """
 
     def __init__(self, module: ir.Module, phase: PhaseType, dtype: types.Float) -> None:
@@ -90,27 +94,25 @@ class _Tile:
             and (n == 1 or n * m * self.gates <= _sums())
             and (n % self.parts == 0 or self.parts % n == 0)
         )
-        zero = INDEX(0)
-        if at_once == total:
-            self._sum(builder, m, u, at_once, zero, zero, self.depth)
-        elif at_once % self.parts == 0:
-            with cgutils.for_range_slice(builder, zero, INDEX(total), INDEX(at_once)) as (part, _):
-                self._sum(builder, m, u, at_once, part, zero, self.depth)
-        else:  # passes share lines of weights: few columns at a time, so that the lines are near for the next pass
-            with cgutils.for_range_slice(builder, zero, self.depth, INDEX(_DEPTH)) as (first, _):
-                last = builder.add(first, INDEX(_DEPTH))
-                last = builder.select(builder.icmp_signed("<", last, self.depth), last, self.depth)
-                with cgutils.for_range_slice(builder, zero, INDEX(total), INDEX(at_once)) as (part, _):
-                    self._sum(builder, m, u, at_once, part, first, last)
+        columns, aside = RUN, None
+        if at_once % self.parts:
+            columns, aside = _NEAR, cgutils.alloca_once(builder, self.vector, INDEX(m * total * self.gates))
+        with cgutils.for_range_slice(builder, INDEX(0), self.depth, INDEX(columns)) as (first, _):
+            last = builder.add(first, INDEX(columns))
+            last = builder.select(builder.icmp_signed("<", last, self.depth), last, self.depth)
+            with cgutils.for_range_slice(builder, INDEX(0), INDEX(total), INDEX(at_once)) as (part, _):
+                self._sum(builder, m, u, at_once, part, first, last, aside)
 
-    def _sum(self, builder: ir.IRBuilder, m: int, u: int, at_once: int, part: Any, first: Any, last: Any) -> None:
-        """Columns first..last of `at_once` parts from `part` on."""
+    def _sum(
+        self, builder: ir.IRBuilder, m: int, u: int, at_once: int, part: Any, first: Any, last: Any, aside: Any
+    ) -> None:
+        """Add columns first..last to `at_once` parts from `part` on: a run, or a part of it if there is `aside`."""
         group, lane = builder.udiv(part, INDEX(self.parts)), builder.urem(part, INDEX(self.parts))
         lane = builder.mul(lane, INDEX(self.width))
         base = builder.add(builder.mul(group, INDEX(self.gates * self.lanes)), lane)
         apart = builder.gep(self.apart, [builder.add(builder.mul(group, INDEX(self.lanes)), lane)])
         is_apart = builder.icmp_unsigned("!=", self.apart, self.apart.type(None))
-        is_first = builder.icmp_signed("==", first, INDEX(0))
+        is_first = builder.icmp_signed("<", first, INDEX(RUN))
         places = [(*divmod(n, self.parts), gate) for n in range(at_once) for gate in range(self.gates)]
         offsets = [
             builder.add(base, INDEX((q * self.gates + gate) * self.lanes + v * self.width)) for q, v, gate in places
@@ -118,15 +120,17 @@ class _Tile:
         rows = [builder.gep(self.a, [builder.load(builder.gep(self.offsets, [INDEX(i)]))]) for i in range(m)]
         outs = [builder.gep(self.out, [builder.mul(self.out_stride, INDEX(i))]) for i in range(m)]
         sums = [[cgutils.alloca_once(builder, self.vector) for _ in places] for _ in range(m)]
+        zero = ir.Constant(self.vector, [0.0] * self.width)
+
+        def kept(i: int, place: int) -> Any:
+            row = builder.add(part, INDEX(i * u * self.parts))
+            return builder.gep(aside, [builder.add(builder.mul(row, INDEX(self.gates)), INDEX(place))])
+
+        begins = builder.icmp_signed("==", builder.and_(first, INDEX(RUN - 1)), INDEX(0))
         for i in range(m):
-            start = builder.gep(self.start, [builder.mul(self.start_stride, INDEX(i))])
-            for total, (q, v, gate), offset in zip(sums[i], places, offsets, strict=True):
-                source = builder.gep(start, [offset])
-                if gate == self.gates - 1:
-                    own = builder.gep(apart, [INDEX(q * self.lanes + v * self.width)])
-                    source = builder.select(is_apart, own, source)
-                source = builder.select(is_first, source, builder.gep(outs[i], [offset]))
-                builder.store(load_at(builder, self.vector, source, INDEX(0)), total)
+            for place, total in enumerate(sums[i]):
+                start = builder.select(begins, zero, builder.load(kept(i, place))) if aside is not None else zero
+                builder.store(start, total)
         with cgutils.for_range_slice(builder, first, last, INDEX(1)) as (k, _):
             w = builder.gep(self.w, [builder.mul(k, INDEX(u * self.gates * self.lanes))])
 
@@ -153,9 +157,33 @@ class _Tile:
                     passing = value(i)
                     for place in range(len(places)):
                         add(i, place, passing, held[place])
-        for i in range(m):
-            for total, offset in zip(sums[i], offsets, strict=True):
-                store_at(builder, builder.load(total), outs[i], offset)
+
+        def join() -> None:
+            for i in range(m):
+                start = builder.gep(self.start, [builder.mul(self.start_stride, INDEX(i))])
+                for total, (q, v, gate), offset in zip(sums[i], places, offsets, strict=True):
+                    source = builder.gep(start, [offset])
+                    if gate == self.gates - 1:
+                        own = builder.gep(apart, [INDEX(q * self.lanes + v * self.width)])
+                        source = builder.select(is_apart, own, source)
+                    source = builder.select(is_first, source, builder.gep(outs[i], [offset]))
+                    before = Value(builder, load_at(builder, self.vector, source, INDEX(0)))
+                    store_at(builder, (before + Value(builder, builder.load(total))).value, outs[i], offset)
+
+        if aside is None:
+            join()
+            return
+        ends = builder.or_(
+            builder.icmp_signed("==", builder.and_(last, INDEX(RUN - 1)), INDEX(0)),
+            builder.icmp_signed("==", last, self.depth),
+        )
+        with builder.if_else(ends) as (run_ends, run_goes_on):
+            with run_ends:
+                join()
+            with run_goes_on:
+                for i in range(m):
+                    for place, total in enumerate(sums[i]):
+                        builder.store(builder.load(total), kept(i, place))
 
 
 @intrinsic

@@ -1,4 +1,4 @@
-/* The arithmetic contract, version 1, in plain scalar C: what every kernel must reproduce bit for bit.
+/* The arithmetic contract, version 2, in plain scalar C: what every kernel must reproduce bit for bit.
  *
  * Written from the contract and not from the kernels, so that a slip in one shows against the other; only the coefficients are
  * shared. A program is built once per dtype: float32, or float64 with -DFASTRNN_DOUBLE. It needs -ffp-contract=off. */

@@ -212,6 +212,7 @@ static void check_ahead(const char *variant, int kind, int I, int H, int parts, 
         x_row[r] = x + r * x_stride;
         for (int i = 0; i < I; i++) x[r * x_stride + i] = uniform(seed, 0, (uint32_t)(r * I + i));
     }
+    real *sums[2] = {packed(FASTRNN_AHEAD_BYTES / sizeof(real)), packed(FASTRNN_AHEAD_BYTES / sizeof(real))};
     real **h = make_rows(1, H), **out = make_rows(2, H), *state = packed((ptrdiff_t)groups * GROUP), *other = packed((ptrdiff_t)groups * GROUP);
     draw_rows(seed, 1, 0, 1, H, h);
     for (int u = 0; u < H; u++) state[u] = other[u] = uniform(seed, 2, (uint32_t)u);
@@ -219,14 +220,19 @@ static void check_ahead(const char *variant, int kind, int I, int H, int parts, 
         const fastrnn_kernels *kernels = fastrnn_get_kernels(tier, DTYPE);
         if (!kernels || !kernels->ahead) continue;
         kernels->inputs(kind, &p, x_row, alone, row_size, 0, blocks, 0, FASTRNN_AHEAD);
-        fastrnn_ahead ahead = {.x = x, .x_stride = x_stride, .out = ahead_out, .out_stride = row_size, .parts = parts};
-        for (ahead.part = 0; ahead.part < parts; ahead.part++) {
-            fastrnn_step io = {.start = alone + ahead.part % FASTRNN_AHEAD * row_size, .start_stride = row_size};
-            io.h = io.prev = (const void *const *)h, io.descending = ahead.part & 1;
+        fastrnn_ahead ahead[2];                                 /* of two shares of the blocks */
+        for (int half = 0; half < 2; half++)
+            ahead[half] = (fastrnn_ahead){.x = x, .x_stride = x_stride, .out = ahead_out, .out_stride = row_size, .sums = sums[half], .parts = parts};
+        for (int part = 0; part < parts; part++) {
+            fastrnn_step io = {.start = alone + part % FASTRNN_AHEAD * row_size, .start_stride = row_size};
+            io.h = io.prev = (const void *const *)h, io.descending = part & 1;
             io.out = (void *const *)out, io.cell = state;
             kernels->step[kind](&p, &io, 0, blocks, 0, 1);
-            io.out = (void *const *)(out + 1), io.cell = other, io.ahead = &ahead;
-            for (int block = blocks - 1; block >= 0; block--) kernels->step[kind](&p, &io, block, block + 1, 0, 1);
+            io.out = (void *const *)(out + 1), io.cell = other;
+            for (int half = 0; half < 2; half++) {
+                ahead[half].part = part, io.ahead = &ahead[half];
+                kernels->step[kind](&p, &io, half ? blocks / 2 : 0, half ? blocks : blocks / 2, 0, 1);
+            }
             for (int u = 0; u < H; u++)
                 if (!same(out[0][u], out[1][u]) || !same(state[u], other[u])) {
                     if (failures++ < 20) printf("FAILED  %s ahead, phase %d I=%d H=%d: unit %d\n", fastrnn_tier_name(tier), kind, I, H, u);
@@ -240,7 +246,7 @@ static void check_ahead(const char *variant, int kind, int I, int H, int parts, 
                         printf("FAILED  %s inputs ahead, phase %d I=%d H=%d: row %d unit %d\n", fastrnn_tier_name(tier), kind, I, H, r, u);
                 }
     }
-    free(x), free(alone), free(ahead_out), free(state), free(other);
+    free(x), free(alone), free(ahead_out), free(sums[0]), free(sums[1]), free(state), free(other);
     free_rows(h, 1), free_rows(out, 2);
     free_phase(p), free_cell(w);
 }
@@ -250,8 +256,9 @@ int main(void) {
         {"rnn", "tanh"}, {"rnn", "relu"}, {"rnn", "sigmoid"}, {"rnn", "linear"}, {"lstm", "standard"}, {"lstm", "linear"},
         {"lstm_proj", "standard"}, {"lstm_proj", "linear"}, {"gru", "standard"}, {"gru", "linear"}, {"gru_before", "standard"},
         {"gru_before", "linear"}};
-    /* One short of, at and one beyond groups and blocks of both dtypes; whole blocks and a shorter last one. */
-    static const int sizes[][2] = {{1, 1}, {3, 3}, {5, 8}, {16, 15}, {37, 16}, {1, 17}, {4, 33}, {3, 37}, {16, 64}, {2, 70}};
+    /* One short of, at and one beyond groups and blocks of both dtypes; whole blocks and a shorter last one; sums of several runs. */
+    static const int sizes[][2] = {{1, 1}, {3, 3}, {5, 8}, {16, 15}, {37, 16}, {1, 17}, {4, 33}, {3, 37}, {16, 64}, {2, 70}, {129, 16}, {7, 130},
+                                   {257, 48}};
     static const int heights[] = {1, 2, 3, 4, 5, 6, 7, 13}; /* rows: every height of a tile */
     uint32_t seed = 0;
     printf("%s, kernels:", DTYPE == FASTRNN_F32 ? "float32" : "float64");

@@ -22,11 +22,12 @@ import numpy as np
 
 FOLDER = Path(__file__).resolve().parent
 GOLDEN = FOLDER / "golden.npz"
-ARITHMETIC = 1
+ARITHMETIC = 2
 VARIANTS = {"rnn": "tanh relu sigmoid linear"} | dict.fromkeys(
     ("lstm", "lstm_proj", "gru", "gru_before"), "standard linear"
 )
-WIDTHS = ((1, 1), (3, 3), (16, 15), (37, 16), (1, 17), (3, 37), (16, 64))  # I, H: either side of groups and blocks
+WIDTHS = ((1, 1), (3, 3), (16, 15), (37, 16), (1, 17), (3, 37), (16, 64), (129, 16), (16, 130), (260, 128), (5, 257))
+# I, H: either side of groups, blocks and runs of 128
 # golden.c's arguments after the first two, in its order; it says what they mean.
 DEFAULTS = {
     "I": 3,
