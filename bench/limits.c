@@ -14,9 +14,15 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #define GROUP ((int)(FASTRNN_GROUP_BYTES / sizeof(T)))
 #define TILE_VECS ONE_ROW_VECS
+#define FASTRNN_RUN PTRDIFF_MAX /* one run: what joins runs is the kernels' own time */
 #include "tile.h"
 
-enum { COLUMNS = 4, ROW_DEPTH = 64 };   /* 16 KB of weights */
+enum { VECTORS = 4, ROW_DEPTH = 512 };
+/* Registers of a group, and groups, in n registers. */
+#define REGISTERS(n) (GROUP / LANES < (n) ? GROUP / LANES : (n))
+#define GROUPS(n) ((n) / REGISTERS(n))
+
+static const T zeros[FASTRNN_GROUP_BYTES * TILE_VECS / sizeof(T)] = {0};
 
 /* Weights of `blocks` blocks of one row, read `passes` times, up and down in turn as the steps do; -> bytes read. */
 double stream(const T *w, ptrdiff_t blocks, ptrdiff_t depth, const T *a, T *out, ptrdiff_t passes)
@@ -26,26 +32,26 @@ double stream(const T *w, ptrdiff_t blocks, ptrdiff_t depth, const T *a, T *out,
         for (ptrdiff_t i = 0; i < blocks; i++) {
             const ptrdiff_t block = pass % 2 ? blocks - 1 - i : i;
             vec acc[1][TILE_VECS];
-            for (int s = 0; s < TILE_VECS; s++) acc[0][s] = v_set1((T)0);
-            accumulate(FASTRNN_RNN, 0, 1, 1, TILE_VECS, acc, &a, depth, w + block * depth * stride, stride);
+            accumulate(1, GROUPS(TILE_VECS), 1, REGISTERS(TILE_VECS), 0, acc, NULL, 0, zeros, 0, NULL, &a, depth, w + block * depth * stride, stride);
             for (int s = 0; s < TILE_VECS; s++) v_store(out + s * LANES, acc[0][s]);
         }
     return (double)passes * (double)blocks * (double)depth * (double)stride * sizeof(T);
 }
 
-/* The largest tile over weights that stay in the L1; -> operations. */
+/* The largest tile over one column of weights and rows that stay in the L1; -> operations. */
 double multiply(const T *w, const T *a, T *out, ptrdiff_t passes)
 {
+    static volatile ptrdiff_t none;                  /* unknown to the compiler, which would load the column once */
+    const ptrdiff_t stride = none;
     const T *rows[MAX_ROWS];
     for (int m = 0; m < MAX_ROWS; m++) rows[m] = a + m * ROW_DEPTH;
     vec acc[MAX_ROWS][TILE_VECS];
-    UNROLL for (int m = 0; m < MAX_ROWS; m++)
-        UNROLL for (int s = 0; s < COLUMNS; s++) acc[m][s] = v_set1((T)0);
-    for (ptrdiff_t pass = 0; pass < passes; pass++)
-        accumulate(FASTRNN_RNN, 0, MAX_ROWS, 1, COLUMNS, acc, rows, ROW_DEPTH, w, COLUMNS * LANES);
-    for (int m = 0; m < MAX_ROWS; m++)
-        for (int s = 0; s < COLUMNS; s++) v_store(out + (m * COLUMNS + s) * LANES, acc[m][s]);
-    return 2.0 * (double)passes * ROW_DEPTH * MAX_ROWS * COLUMNS * LANES;
+    for (ptrdiff_t pass = 0; pass < passes; pass++) {
+        accumulate(MAX_ROWS, GROUPS(VECTORS), 1, REGISTERS(VECTORS), 0, acc, NULL, 0, zeros, 0, NULL, rows, ROW_DEPTH, w, stride);
+        for (int m = 0; m < MAX_ROWS; m++)
+            for (int s = 0; s < VECTORS; s++) v_store(out + (m * VECTORS + s) * LANES, acc[m][s]);
+    }
+    return 2.0 * (double)passes * ROW_DEPTH * MAX_ROWS * VECTORS * LANES;
 }
 
 int block_bytes(void) { return TILE_VECS * LANES * (int)sizeof(T); }   /* of one step of depth */

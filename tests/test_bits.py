@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastrnn import backends
-from fastrnn.cells import VARIANTS
+from fastrnn.cells import RUN, VARIANTS
 from fastrnn.weights import Plan
 
 TIERS = ("generic", "neon", "avx2", "avx512")
@@ -94,6 +94,14 @@ def test_numba_agrees(variant, dtype):
         plan: Plan = make_plan(case, dtype)
         data = (*make_inputs(case, dtype), make_lengths(case))
         assert equal(results(plan, backends.load("numba")(plan), *data), results(plan, native.Engine(plan), *data))
+
+
+def test_numba_has_the_same_runs():
+    if "numba" not in backends.available_backends():
+        pytest.skip("numba is not installed")
+    from fastrnn.numba_kernels import tile
+
+    assert tile.RUN == RUN
 
 
 @pytest.mark.parametrize("steps", [24, 25, 35])

@@ -141,7 +141,8 @@ def test_nothing_burns_after_a_call():
 
     NumPy's OpenBLAS starts threads of its own on import, which spin for up to 20 ms: not here.
     """
-    spent = output(LAYER + "start = time.process_time(); time.sleep(1); print(time.process_time() - start)", OPENBLAS_NUM_THREADS="1")
+    idle = "start = time.process_time(); time.sleep(1); print(time.process_time() - start)"
+    spent = output(LAYER + idle, OPENBLAS_NUM_THREADS="1")
     assert float(spent) < 0.005
 
 

@@ -120,7 +120,10 @@ def test_grid(backend, kind, dtype):
         errors.check(f"{kind} {options} {what}")
 
 
-@pytest.mark.parametrize("sizes", [(1, 1), (3, 15), (1, 16), (16, 17), (40, 37), (17, 130), (1, 256), (16, 512)], ids=str)
+SIZES = [(1, 1), (3, 15), (1, 16), (16, 17), (40, 37), (17, 130), (1, 256), (16, 512)]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_sizes(backend, kind, sizes):
     name, given = KINDS[kind]
