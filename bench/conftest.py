@@ -142,6 +142,7 @@ def compare(
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     """What the figures depend on, and no name of a machine."""
     info = fastrnn.cpu_info()
+    del info["num_threads"]  # a setting, which each row has its own of
     versions = {}
     for package in PACKAGES:
         try:
