@@ -63,7 +63,7 @@ cdef Split best_split(const Network *net, Py_ssize_t rows, double steps, int thr
     cdef double least, time, launch
     cdef int ways, blocks
     best.rows = best.ways = best.blocks = 1
-    if threads < 2:
+    if threads < 2 or not rows:
         return best
     least = call_time(net, rows, steps)
     least -= least / GAIN

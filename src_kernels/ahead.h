@@ -27,6 +27,15 @@ INLINE FN(stretch) FN(next_stretch)(const int G, const int U, const fastrnn_phas
     };
 }
 
+/* sums += weights of one column times the inputs of rows r0..r1-1; `x` points at every third row. */
+INLINE void FN(stretch_rows)(const int r0, const int r1, vec sums[][2], const T *const *x, ptrdiff_t stride, const vec *weights)
+{
+    UNROLL for (int r = r0; r < r1; r++) {
+        const vec value = v_set1(x[r / 3][r % 3 * stride]);
+        UNROLL for (int v = 0; v < 2; v++) sums[r][v] = v_fma(value, weights[v], sums[r][v]);
+    }
+}
+
 /* The first `columns` of a stretch, each beside K columns of h for N sums; K = 0 for inputs alone. */
 INLINE void FN(stretch_columns)(const int K, const int N, const fastrnn_ahead *ahead, const FN(stretch) *part, ptrdiff_t columns, vec *acc,
                                 const T *h, const T *restrict w_h, ptrdiff_t w_stride)
@@ -47,10 +56,7 @@ INLINE void FN(stretch_columns)(const int K, const int N, const fastrnn_ahead *a
                 UNROLL for (int v = 0; v < N; v++) acc[v] = v_fma(value, v_load(w_h + v * GROUP), acc[v]);
                 w_h += w_stride;
             }
-            UNROLL for (int r = j * R / beside; r < (j + 1) * R / beside; r++) {
-                const vec value = v_set1(x[r / 3][r % 3 * stride]);
-                UNROLL for (int v = 0; v < 2; v++) sums[r][v] = v_fma(value, weights[v], sums[r][v]);
-            }
+            FN(stretch_rows)(j * R / beside, (j + 1) * R / beside, sums, x, stride, weights);
         }
         UNROLL for (int r = 0; r < R; r += 3) x[r / 3]++;
     }

@@ -107,6 +107,15 @@ def test_forks_while_another_thread_calls():
         assert all(equal(result, expected) for result in calls.result())
 
 
+@pytest.mark.parametrize("shape", [(50, 0, 300), (0, 4, 300), (0, 0, 300)], ids=str)
+def test_nothing_to_share(shape):
+    """A layer large enough for two threads, and no row or no step."""
+    layer = fastrnn.LSTM(300, 300, num_threads=2).init()
+    y, (h, c) = layer(np.ones(shape, np.float32))
+    assert y.shape == shape
+    assert h.shape == c.shape == (1, *shape[1:])
+
+
 # Processes of their own -----------------------------------------------------------------------------------------------
 
 LAYER = """
