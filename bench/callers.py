@@ -1,7 +1,7 @@
 """Calls a second of 1, 2, 4 and 8 Python threads that call one layer at once.
 
-More threads than cores must not collapse. A caller that finds the pool at work runs alone, so that with two callers on
-two cores each has a core.
+More threads than cores must not collapse. Calls at work at once share the processors, so that with two callers on two
+cores each has a core.
 """
 
 import argparse
