@@ -20,6 +20,8 @@ CURE = "FASTRNN_NO_NATIVE=1 installs fastrnn without its compiled module, with t
 # Every bit is part of the contract. setuptools puts these after CFLAGS, so that a -ffast-math there is undone; clang's
 # -fno-fast-math brings contraction back, hence the order. At the link, -ffast-math would make denormals zero.
 STRICT_MATH = ["-fno-fast-math", "-fno-unsafe-math-optimizations", "-ffp-contract=off"]
+# Python's own -fwrapv makes gcc work out addresses again in the innermost loops: batches take up to 4 % longer.
+NO_WRAP = "-fno-wrapv"
 OPTIMIZE = ["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-DNDEBUG"]
 
 
@@ -75,7 +77,7 @@ def native():
         include_dirs=["src_kernels", numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         libraries=["m"],
-        extra_compile_args=[*OPTIMIZE, "-std=c11", "-pthread", "-fvisibility=hidden", *STRICT_MATH],
+        extra_compile_args=[*OPTIMIZE, NO_WRAP, "-std=c11", "-pthread", "-fvisibility=hidden", *STRICT_MATH],
         extra_link_args=[OPTIMIZE[0], "-pthread", *STRICT_MATH],
     )
 

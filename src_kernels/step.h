@@ -23,10 +23,19 @@ INLINE void FN(step_tile)(const int phase, fastrnn_ahead *ahead, const int M, co
     if (ahead) FN(accumulate_ahead)(NU, G, U, split, acc[0], sums, x_sums, apart, *h, p, ahead, w_h, w_stride);
     else FN(accumulate)(M, NU, G, NS, split, acc, sums, ROW, x_sums, x_stride, apart, h, p->depth, w_h, w_stride);
 
-    /* A loop over stored sums, not M copies of the gate math: the code of six rows would not fit the instruction cache. */
+    /* Loops over stored sums, not M copies of the gate math: the code of six rows would not fit the instruction cache.  Two loops, since a row's
+     * gates and its state in one are a chain too long for the processor to see the next row past it. */
     vec stored[MAX_ROWS][TILE_VECS];
     UNROLL for (int m = 0; m < M; m++)
         UNROLL for (int v = 0; v < NU * G * NS; v++) stored[m][v] = acc[m][v];
+    const int linear = phase != FASTRNN_RNN && p->activation == FASTRNN_LINEAR;
+    for (int m = 0; m < M; m++)
+        for (int u = 0; u < NU; u++)
+            for (int s = 0; s < NS; s++) {
+                vec *gates = &stored[m][u * G * NS + s];
+                if (linear) FN(gates_math)(phase, 1, gates, NS);
+                else FN(gates_math)(phase, 0, gates, NS);
+            }
     for (int m = 0; m < M; m++)
         for (int u = 0; u < NU; u++)
             for (int s = 0; s < NS; s++) {
@@ -38,8 +47,8 @@ INLINE void FN(step_tile)(const int phase, fastrnn_ahead *ahead, const int M, co
                 T *cell = io->cell ? (T *)io->cell + (row + m) * io->cell_stride + unit : NULL;
                 const T *n_x = x_sums + m * x_stride + (u * G + G - 1) * GROUP + s * LANES;
                 const vec *gates = &stored[m][u * G * NS + s];
-                if (phase != FASTRNN_RNN && p->activation == FASTRNN_LINEAR) FN(gate_math)(phase, 1, p, gates, NS, n_x, prev, out, cell, count);
-                else FN(gate_math)(phase, 0, p, gates, NS, n_x, prev, out, cell, count);
+                if (linear) FN(state_math)(phase, 1, p, gates, NS, n_x, prev, out, cell, count);
+                else FN(state_math)(phase, 0, p, gates, NS, n_x, prev, out, cell, count);
             }
 }
 
