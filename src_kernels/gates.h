@@ -10,9 +10,10 @@ INLINE vec FN(blend)(vec z, vec h, vec n) { return FN(flush)(v_fma(z, h, v_fnma(
 /* The sums of the gates of one register of units, `step` registers apart, become the gates; the GRU's n waits for r. */
 INLINE void FN(gates_math)(const int phase, const int linear, vec *gates, int step)
 {
-    if (phase == FASTRNN_LSTM || phase == FASTRNN_GRU || phase == FASTRNN_GRU_RESET)
-        UNROLL for (int g = 0; g < (phase == FASTRNN_LSTM ? 4 : 2); g++)
-            gates[g * step] = phase == FASTRNN_LSTM && g == 2 ? FN(candidate)(linear, gates[g * step]) : FN(gate)(linear, gates[g * step]);
+    if (phase != FASTRNN_LSTM && phase != FASTRNN_GRU && phase != FASTRNN_GRU_RESET) return;
+    gates[0] = FN(gate)(linear, gates[0]), gates[step] = FN(gate)(linear, gates[step]);
+    if (phase != FASTRNN_LSTM) return;
+    gates[2 * step] = FN(candidate)(linear, gates[2 * step]), gates[3 * step] = FN(gate)(linear, gates[3 * step]);
 }
 
 /* From the gates to the new state.  `n_x`: the GRU's n over x alone.  `cell`: this register of c or z.  `count` units are real; the others are
