@@ -184,7 +184,9 @@ CALLS = [
 ]
 
 
-@pytest.mark.parametrize(("call", "error", "message"), CONSTRUCTORS + CALLS, ids=lambda v: str(v)[:60])
+@pytest.mark.parametrize(
+    ("call", "error", "message"), CONSTRUCTORS + CALLS, ids=[message[:60] for _, _, message in CONSTRUCTORS + CALLS]
+)
 def test_message(call, error, message):
     with pytest.raises(error, match=message) as caught:
         call()

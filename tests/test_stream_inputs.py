@@ -298,7 +298,7 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("call", "error", "message"), ERRORS, ids=lambda v: str(v)[:60])
+@pytest.mark.parametrize(("call", "error", "message"), ERRORS, ids=[message[:60] for _, _, message in ERRORS])
 def test_message(backend, call, error, message):
     with pytest.raises(error, match=message) as caught:
         call()
