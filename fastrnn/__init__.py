@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fastrnn.stream import Stream
     from fastrnn.threads import get_num_threads, set_num_threads
     from fastrnn.torch import from_torch
+    from fastrnn.vocabulary import Vocabulary
 
 __version__ = "0.1.0"
 ARITHMETIC = 2  # the version of the arithmetic contract: the same number, the same bits
@@ -25,6 +26,7 @@ _HOMES = {
     "stream": ("Stream",),
     "threads": ("get_num_threads", "set_num_threads"),
     "torch": ("from_torch",),
+    "vocabulary": ("Vocabulary",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -39,6 +41,7 @@ __all__ = [
     "RNNCell",
     "Stream",
     "UnsupportedError",
+    "Vocabulary",
     "__version__",
     "available_backends",
     "cpu_info",

@@ -150,8 +150,7 @@ def read_text(backend: str, step: Step = lambda what: None) -> TextReport:
     tensors, metadata = load("char_lstm.safetensors")
     text = (DATA / "pride_and_prejudice.txt").read_text(encoding="utf-8")
     alphabet = metadata["vocabulary"]
-    code = {character: i for i, character in enumerate(alphabet)}
-    ids = np.array([code[character] for character in text])
+    ids = fastrnn.Vocabulary(alphabet).encode(text)
     embedding, weight, bias = tensors["embedding.weight"], tensors["output.weight"], tensors["output.bias"]
     lstm, reference = layers(fastrnn.LSTM, "lstm.", tensors, backend, "reference")
 
@@ -211,8 +210,8 @@ def label_sentences(backend: str, step: Step = lambda what: None) -> SentenceRep
     lines = (DATA / "intents.tsv").read_text(encoding="utf-8").splitlines()
     intents, sentences = zip(*(line.split("\t") for line in lines), strict=True)
     vocabulary, labels = metadata["vocabulary"], metadata["labels"]
-    code = {word: i for i, word in enumerate(vocabulary)}
-    ids = [[code.get(word, 0) for word in words(sentence)] for sentence in sentences]
+    known = fastrnn.Vocabulary(vocabulary, unit="word", unknown=UNKNOWN)
+    ids = [known.encode(words(sentence)) for sentence in sentences]
     embedding, weight, bias = tensors["embedding.weight"], tensors["output.weight"], tensors["output.bias"]
     gru, reference = layers(fastrnn.GRU, "gru.", tensors, backend, "reference")
 
