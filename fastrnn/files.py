@@ -1,7 +1,9 @@
 """Saved models: safetensors with the architecture in the metadata."""
 
+import contextlib
 import json
 import os
+import threading
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ _LARGEST_HEADER = 1 << 24  # bytes; a thousand tensors take a tenth of a megabyt
 
 def save(model: Weighted, path: "str | os.PathLike[str]") -> None:
     """Write a layer or cell: see `Weighted.save`."""
-    from safetensors.numpy import save_file
+    import safetensors.numpy
 
     from fastrnn import ARITHMETIC
 
@@ -35,7 +37,26 @@ def save(model: Weighted, path: "str | os.PathLike[str]") -> None:
         "fastrnn_arithmetic": str(ARITHMETIC),
         "fastrnn_architecture": json.dumps(architecture),
     }
-    save_file(model.state_dict() | dict(zip(_INITIAL, model._initial or (), strict=False)), name, metadata)
+    tensors = model.state_dict() | dict(zip(_INITIAL, model._initial or (), strict=False))
+    _write(safetensors.numpy.save(tensors, metadata), name)
+
+
+def _write(data: bytes, name: str) -> None:
+    """Write a file whole or not at all: a full disk or an interrupt leaves what was there before."""
+    path = os.path.realpath(name)  # a link goes on pointing at its file
+    if os.path.exists(path) and not os.path.isfile(path):  # a device or a pipe is written to, never replaced
+        with open(path, "wb") as file:
+            file.write(data)
+        return
+    beside = f"{path}.{os.getpid()}.{threading.get_ident()}.tmp"
+    try:
+        with open(beside, "xb") as file:
+            file.write(data)
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(beside)
+        raise
 
 
 def load(path: "str | os.PathLike[str]") -> Any:

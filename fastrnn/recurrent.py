@@ -178,7 +178,7 @@ class Weighted:
         return self
 
     def save(self, path: "str | PathLike[str]") -> None:
-        """Write configuration and weights to a safetensors file that `fastrnn.load` reads.
+        """Write configuration and weights to a safetensors file that `fastrnn.load` reads, whole or not at all.
 
         Not written: ``backend`` and ``num_threads``, which belong to a machine.
         """

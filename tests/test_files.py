@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import struct
+import threading
 import tracemalloc
 
 import numpy as np
@@ -83,6 +85,39 @@ def write(path, header, data=b""):
     raw = json.dumps(header).encode() if isinstance(header, dict) else header
     path.write_bytes(struct.pack("<Q", len(raw)) + raw + data)
     return path
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    make("gru").save(path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            make("lstm").save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+    with pytest.raises(OSError, match="missing"):
+        make("lstm").save(tmp_path / "missing" / "model")
+
+
+def test_a_link_goes_on_pointing_and_a_pipe_stays_one(tmp_path):
+    make("gru").save(tmp_path / "model")
+    (tmp_path / "link").symlink_to("model")
+    make("lstm").save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert repr(fastrnn.load(tmp_path / "model")) == repr(make("lstm"))
+    os.mkfifo(tmp_path / "pipe")
+    found = []
+    reader = threading.Thread(target=lambda: found.append((tmp_path / "pipe").read_bytes()), daemon=True)
+    reader.start()
+    make("lstm").save(tmp_path / "pipe")
+    reader.join(10)
+    assert found == [(tmp_path / "model").read_bytes()]
 
 
 @pytest.fixture
