@@ -95,3 +95,17 @@ def oracle(layer: Any, x: np.ndarray, hx: Any = None, lengths: Any = None) -> li
     if not batched:
         return [y[:, 0], *(s[:, 0] for s in out)]
     return [y.transpose(1, 0, 2) if layer.batch_first else y, *out]
+
+
+def readonly(a: np.ndarray) -> np.ndarray:
+    """Return a copy that must not be written."""
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+def strided(a: np.ndarray) -> np.ndarray:
+    """Return every second element of a larger array, along every axis."""
+    big = np.full([2 * n for n in a.shape], 99, a.dtype)
+    big[tuple(slice(None, None, 2) for _ in a.shape)] = a
+    return big[tuple(slice(None, None, 2) for _ in a.shape)]

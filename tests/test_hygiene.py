@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from cases import same_bits
-from layer_cases import CELLS, KINDS, arrays, initial, inputs, make
+from layer_cases import CELLS, KINDS, arrays, initial, inputs, make, readonly, strided
 
 import fastrnn
 
@@ -16,19 +16,6 @@ SIZES = (1, 3, 15, 16, 17, 37)
 def equal(a, b):
     a, b = list(arrays(a)), list(arrays(b))
     return len(a) == len(b) and all(map(same_bits, a, b))
-
-
-def readonly(a):
-    a = a.copy()
-    a.flags.writeable = False
-    return a
-
-
-def strided(a):
-    """Every second element of a larger array, along every axis."""
-    big = np.full([2 * n for n in a.shape], 99, a.dtype)
-    big[tuple(slice(None, None, 2) for _ in a.shape)] = a
-    return big[tuple(slice(None, None, 2) for _ in a.shape)]
 
 
 def sliced(a):

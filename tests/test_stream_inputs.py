@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from cases import same_bits
-from layer_cases import KINDS, arrays, by_steps, initial, inputs, make
+from layer_cases import KINDS, arrays, by_steps, initial, inputs, make, readonly, strided
 
 import fastrnn
 
@@ -20,19 +20,6 @@ def f(*shape):
 
 
 # What goes in and comes out -------------------------------------------------------------------------------------------
-
-
-def readonly(a):
-    a = a.copy()
-    a.flags.writeable = False
-    return a
-
-
-def strided(a):
-    big = np.full([2 * n for n in a.shape], 99, a.dtype)
-    view = big[tuple(slice(None, None, 2) for _ in a.shape)]
-    view[...] = a
-    return view
 
 
 def sliced(a):
