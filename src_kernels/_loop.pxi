@@ -110,7 +110,7 @@ cdef bint looks_ahead(const Direction *direction, const fastrnn_kernels *kernels
     """Whether steps project the inputs of later ones on the way: one row that waits for weights from the outer caches."""
     cdef const fastrnn_phase *phase = &direction.phase[0]
     cdef Py_ssize_t row = start_bytes(direction.kind[0], phase.units, itemsize)
-    return (kernels.ahead and rows == 1 and steps >= 2 * FASTRNN_AHEAD and row * phase.depth > AHEAD_LEAST
+    return (kernels.ahead and rows == 1 and steps >= 2 * FASTRNN_AHEAD and phase.inputs >= AHEAD_INPUTS and row * phase.depth > AHEAD_LEAST
             and row * (phase.depth + phase.inputs) <= AHEAD_MOST)
 
 

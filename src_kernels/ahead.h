@@ -5,14 +5,14 @@
  *
  * What is to be projected is a line of columns: those of W_ih for the first two vectors of the first block, for the next two, and so on.
  * A block takes as many of them on its way as fit beside its columns of h, the last block of the last step all that are left.  The sums of
- * the two vectors at work stay in `ahead->sums`, in the nearest cache, until their run of columns is complete.
+ * the two vectors at work stay in registers over a row of blocks, and in `ahead->sums` in between, until their run of columns is complete.
  */
 
 /* What is next on the line, within one run of the columns of two vectors. */
 typedef struct {
     const T *w, *x, *b;
     T *out;
-    ptrdiff_t columns, w_stride, second; /* `second` vector from the first: 0 where a block has but one, which is then done twice */
+    ptrdiff_t columns, left, w_stride, second; /* `second` vector from the first: 0 where a block has but one, which is then done twice */
 } FN(stretch);
 
 INLINE FN(stretch) FN(next_stretch)(const int G, const int U, const fastrnn_phase *p, const fastrnn_ahead *ahead)
@@ -23,7 +23,7 @@ INLINE FN(stretch) FN(next_stretch)(const int G, const int U, const fastrnn_phas
     return (FN(stretch)){
         .w = (const T *)p->w_x + (first * G * p->inputs + ahead->column * N + vector) * GROUP,
         .x = (const T *)ahead->x + ahead->column, .b = (const T *)p->b + place, .out = (T *)ahead->out + place,
-        .columns = left < run ? left : run, .w_stride = N * GROUP, .second = N > 1 ? GROUP : 0,
+        .columns = left < run ? left : run, .left = left < run ? left : run, .w_stride = N * GROUP, .second = N > 1 ? GROUP : 0,
     };
 }
 
@@ -36,32 +36,40 @@ INLINE void FN(stretch_rows)(const int r0, const int r1, vec sums[][2], const T 
     }
 }
 
-/* The first `columns` of a stretch, each beside K columns of h for N sums; K = 0 for inputs alone. */
-INLINE void FN(stretch_columns)(const int K, const int N, const fastrnn_ahead *ahead, const FN(stretch) *part, ptrdiff_t columns, vec *acc,
-                                const T *h, const T *restrict w_h, ptrdiff_t w_stride)
+/* The next `columns` of a stretch, each beside K columns of h for N sums; K = 0 for inputs alone.  Moves on in `part`, and in h and w_h. */
+INLINE void FN(stretch_columns)(const int K, const int N, ptrdiff_t x_stride, FN(stretch) *part, ptrdiff_t columns, vec sums[][2], vec *acc,
+                                const T **h, const T **w_h)
 {
     const int R = FASTRNN_AHEAD, beside = K ? K : 1;
-    const ptrdiff_t stride = ahead->x_stride;
-    T *stored = (T *)ahead->sums;
     const T *x[FASTRNN_AHEAD / 3], *restrict w_x = part->w; /* every third row: the two after it are an index away */
-    UNROLL for (int r = 0; r < R; r += 3) x[r / 3] = part->x + r * stride;
-    vec sums[FASTRNN_AHEAD][2];
-    UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int v = 0; v < 2; v++) sums[r][v] = v_load(stored + (2 * r + v) * LANES);
+    const T *value_h = K ? *h : NULL, *restrict weights_h = K ? *w_h : NULL;
+    UNROLL for (int r = 0; r < R; r += 3) x[r / 3] = part->x + r * x_stride;
+    part->w += columns * part->w_stride, part->x += columns, part->left -= columns;
     for (ptrdiff_t i = 0; i < columns; i++, w_x += part->w_stride) {
         const vec weights[2] = {v_load(w_x), v_load(w_x + part->second)};
         UNROLL for (int j = 0; j < beside; j++) {
             if (K) {
-                const vec value = v_set1(*h++);
-                UNROLL for (int v = 0; v < N; v++) acc[v] = v_fma(value, v_load(w_h + v * GROUP), acc[v]);
-                w_h += w_stride;
+                const vec value = v_set1(*value_h++);
+                UNROLL for (int v = 0; v < N; v++) acc[v] = v_fma(value, v_load(weights_h + v * GROUP), acc[v]);
+                weights_h += N * GROUP;
             }
-            FN(stretch_rows)(j * R / beside, (j + 1) * R / beside, sums, x, stride, weights);
+            FN(stretch_rows)(j * R / beside, (j + 1) * R / beside, sums, x, x_stride, weights);
         }
         UNROLL for (int r = 0; r < R; r += 3) x[r / 3]++;
     }
-    UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int v = 0; v < 2; v++) v_store(stored + (2 * r + v) * LANES, sums[r][v]);
+    if (K) *h = value_h, *w_h = weights_h;
+}
+
+INLINE void FN(load_sums)(const fastrnn_ahead *ahead, vec sums[][2])
+{
+    UNROLL for (int r = 0; r < FASTRNN_AHEAD; r++)
+        UNROLL for (int v = 0; v < 2; v++) sums[r][v] = v_load((T *)ahead->sums + (2 * r + v) * LANES);
+}
+
+INLINE void FN(store_sums)(fastrnn_ahead *ahead, vec sums[][2])
+{
+    UNROLL for (int r = 0; r < FASTRNN_AHEAD; r++)
+        UNROLL for (int v = 0; v < 2; v++) v_store((T *)ahead->sums + (2 * r + v) * LANES, sums[r][v]);
 }
 
 INLINE void FN(zero_sums)(const fastrnn_ahead *ahead)
@@ -86,33 +94,52 @@ static void FN(join_run)(const fastrnn_phase *p, fastrnn_ahead *ahead, const FN(
     if (ahead->vector * GROUP >= part->w_stride) ahead->vector = 0, ahead->block++;
 }
 
-/* As accumulate() over h, for one row and NU groups of a block, one register each; takes columns of inputs while K of h are left. */
-INLINE void FN(accumulate_ahead)(const int NU, const int G, const int U, const int split, vec *acc, T *sums, const T *from, const T *apart, const T *h,
-                                 const fastrnn_phase *p, fastrnn_ahead *ahead, const T *restrict w_h, ptrdiff_t w_stride)
+/* Sums over h of one row for `count` blocks from `block` on, down where `turn` is -1, to `gates` [block][N]; takes columns of inputs while K of
+ * h are left.  The sums of the inputs stay in registers from block to block: gate math between them would need these. */
+INLINE void FN(accumulate_ahead)(const int G, const int U, const int split, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row, ptrdiff_t block,
+                                 ptrdiff_t turn, ptrdiff_t count, vec *gates)
 {
-    const int N = NU * G, K = FASTRNN_AHEAD * 2 / N;            /* columns of h beside one of x: as many fmas of either kind */
-    ptrdiff_t apart_group = GROUP;
+    const int N = U * G, K = FASTRNN_AHEAD * 2 / N;             /* columns of h beside one of x: as many fmas of either kind */
+    fastrnn_ahead *ahead = io->ahead;
+    const ptrdiff_t x_stride = ahead->x_stride, lowest = turn > 0 ? block : block - count + 1;
+    _Alignas(FASTRNN_GROUP_BYTES) T run_sums[MOST_VECS * GROUP];
+    FN(stretch) part = {.left = 0};
+    vec sums[FASTRNN_AHEAD][2], acc[MOST_VECS];
+    FN(load_sums)(ahead, sums);
+    for (; count; count--, block += turn) {
+        const T *h = io->h[row], *w_h = (const T *)p->w_h + block * N * GROUP * p->depth;
+        const T *from = (const T *)io->start + row * io->start_stride + block * N * GROUP, *apart = split ? (const T *)p->b_h + block * U * GROUP : NULL;
+        ptrdiff_t apart_group = GROUP, left = p->depth;
 #define JOINED(v) v_add(v_load(split && v % G == G - 1 ? apart + v / G * apart_group : from + v * GROUP), acc[v])
-    for (ptrdiff_t k = 0;; from = sums, apart = sums + (G - 1) * GROUP, apart_group = G * GROUP) {
-        const ptrdiff_t end = p->depth - k < FASTRNN_RUN ? p->depth : k + FASTRNN_RUN;
-        UNROLL for (int v = 0; v < N; v++) acc[v] = v_set1((T)0);
-        while (ahead->block < ahead->end && end - k >= K) {
-            const FN(stretch) part = FN(next_stretch)(G, U, p, ahead);
-            const ptrdiff_t fitting = (end - k) / K, columns = part.columns < fitting ? part.columns : fitting;
-            FN(stretch_columns)(K, N, ahead, &part, columns, acc, h + k, w_h + k * w_stride, w_stride);
-            if (columns < part.columns) ahead->column += columns;
-            else FN(join_run)(p, ahead, &part);
-            k += columns * K;
+        for (;; from = run_sums, apart = run_sums + (G - 1) * GROUP, apart_group = G * GROUP) {
+            ptrdiff_t here = left < FASTRNN_RUN ? left : FASTRNN_RUN;
+            left -= here;
+            UNROLL for (int v = 0; v < N; v++) acc[v] = v_set1((T)0);
+            while (here >= K) {
+                if (!part.left) {
+                    if (ahead->block >= ahead->end) break;
+                    part = FN(next_stretch)(G, U, p, ahead);
+                }
+                const ptrdiff_t columns = part.left < here / K ? part.left : here / K;
+                FN(stretch_columns)(K, N, x_stride, &part, columns, sums, acc, &h, &w_h);
+                here -= columns * K;
+                if (part.left) continue;
+                FN(store_sums)(ahead, sums);
+                FN(join_run)(p, ahead, &part);
+                FN(load_sums)(ahead, sums);
+            }
+            for (; here; here--, w_h += N * GROUP) {
+                const vec value = v_set1(*h++);
+                UNROLL for (int v = 0; v < N; v++) acc[v] = v_fma(value, v_load(w_h + v * GROUP), acc[v]);
+            }
+            if (!left) break;
+            UNROLL for (int v = 0; v < N; v++) v_store(run_sums + v * GROUP, JOINED(v));
         }
-        for (; k < end; k++) {
-            const vec value = v_set1(h[k]);
-            UNROLL for (int v = 0; v < N; v++) acc[v] = v_fma(value, v_load(w_h + k * w_stride + v * GROUP), acc[v]);
-        }
-        if (end == p->depth) break;
-        UNROLL for (int v = 0; v < N; v++) v_store(sums + v * GROUP, JOINED(v));
-    }
-    UNROLL for (int v = 0; v < N; v++) acc[v] = JOINED(v);
+        UNROLL for (int v = 0; v < N; v++) gates[(block - lowest) * N + v] = JOINED(v);
 #undef JOINED
+    }
+    FN(store_sums)(ahead, sums);
+    if (part.left) ahead->column += part.columns - part.left;
 }
 
 /* A tile of inputs begins: the line of the blocks from `block` to `end`. */
@@ -126,8 +153,11 @@ INLINE void FN(begin_ahead)(fastrnn_ahead *ahead, ptrdiff_t block, ptrdiff_t end
 INLINE void FN(finish_ahead)(const int G, const int U, const fastrnn_phase *p, fastrnn_ahead *ahead)
 {
     while (ahead->block < ahead->end) {
-        const FN(stretch) part = FN(next_stretch)(G, U, p, ahead);
-        FN(stretch_columns)(0, 0, ahead, &part, part.columns, NULL, NULL, NULL, 0);
+        FN(stretch) part = FN(next_stretch)(G, U, p, ahead);
+        vec sums[FASTRNN_AHEAD][2];
+        FN(load_sums)(ahead, sums);
+        FN(stretch_columns)(0, 0, ahead->x_stride, &part, part.columns, sums, NULL, NULL, NULL);
+        FN(store_sums)(ahead, sums);
         FN(join_run)(p, ahead, &part);
     }
 }

@@ -1,40 +1,17 @@
 /* One time step over a range of unit blocks and rows, and the projection of inputs: walks of the tile over a packed matrix. */
 
-/* Sums of one tile from `start` over x and h, then its gates.  `ahead`: inputs to project on the way, or NULL. */
-INLINE void FN(step_tile)(const int phase, fastrnn_ahead *ahead, const int M, const int NU, const int NS, const fastrnn_phase *p, const fastrnn_step *io,
-                          ptrdiff_t row, ptrdiff_t group, int lane, const T *w_x, const T *w_h, ptrdiff_t w_stride)
+/* The gates and states of NU groups from `group` on, for M rows, from their sums `gates`: rows of [NU][G][NS], `gates_row` registers apart.  Loops, not M
+ * copies of the gate math: the code of six rows would not fit the instruction cache.  Two loops, since a row's gates and its state in one are a
+ * chain too long for the processor to see the next row past it. */
+INLINE void FN(finish)(const int phase, const int M, const ptrdiff_t NU, const int NS, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
+                       ptrdiff_t group, int lane, vec *gates, const int gates_row, const T *x_sums, ptrdiff_t x_stride)
 {
-    enum { ROW = MOST_VECS * GROUP };
-    const int G = FN(gates)(phase), U = fastrnn_phase_block(phase);
-    _Alignas(FASTRNN_GROUP_BYTES) T sums[MAX_ROWS * MOST_VECS * GROUP], over_x[MAX_ROWS * MOST_VECS * GROUP];
-    const T *x_sums = (const T *)io->start + row * io->start_stride + group * G * GROUP + lane;
-    ptrdiff_t x_stride = io->start_stride;
-    vec acc[MAX_ROWS][TILE_VECS];
-    if (io->x) {
-        FN(accumulate)(M, NU, G, NS, 0, acc, over_x, ROW, x_sums, x_stride, NULL, (const T *const *)io->x + row, p->inputs, w_x, w_stride);
-        x_sums = over_x, x_stride = ROW;
-        UNROLL for (int m = 0; m < M; m++)
-            UNROLL for (int v = 0; v < NU * G; v++)
-                UNROLL for (int s = 0; s < NS; s++) v_store(over_x + m * ROW + v * GROUP + s * LANES, acc[m][v * NS + s]);
-    }
-    const int split = phase == FASTRNN_GRU;
-    const T *apart = split ? (const T *)p->b_h + group * GROUP + lane : NULL;
-    const T *const *h = (const T *const *)io->h + row;
-    if (ahead) FN(accumulate_ahead)(NU, G, U, split, acc[0], sums, x_sums, apart, *h, p, ahead, w_h, w_stride);
-    else FN(accumulate)(M, NU, G, NS, split, acc, sums, ROW, x_sums, x_stride, apart, h, p->depth, w_h, w_stride);
-
-    /* Loops over stored sums, not M copies of the gate math: the code of six rows would not fit the instruction cache.  Two loops, since a row's
-     * gates and its state in one are a chain too long for the processor to see the next row past it. */
-    vec stored[MAX_ROWS][TILE_VECS];
-    UNROLL for (int m = 0; m < M; m++)
-        UNROLL for (int v = 0; v < NU * G * NS; v++) stored[m][v] = acc[m][v];
-    const int linear = phase != FASTRNN_RNN && p->activation == FASTRNN_LINEAR;
+    const int G = FN(gates)(phase), linear = phase != FASTRNN_RNN && p->activation == FASTRNN_LINEAR;
     for (int m = 0; m < M; m++)
         for (int u = 0; u < NU; u++)
             for (int s = 0; s < NS; s++) {
-                vec *gates = &stored[m][u * G * NS + s];
-                if (linear) FN(gates_math)(phase, 1, gates, NS);
-                else FN(gates_math)(phase, 0, gates, NS);
+                if (linear) FN(gates_math)(phase, 1, gates + m * gates_row + u * G * NS + s, NS);
+                else FN(gates_math)(phase, 0, gates + m * gates_row + u * G * NS + s, NS);
             }
     for (int m = 0; m < M; m++)
         for (int u = 0; u < NU; u++)
@@ -46,10 +23,34 @@ INLINE void FN(step_tile)(const int phase, fastrnn_ahead *ahead, const int M, co
                 T *out = (T *)io->out[row + m] + unit;
                 T *cell = io->cell ? (T *)io->cell + (row + m) * io->cell_stride + unit : NULL;
                 const T *n_x = x_sums + m * x_stride + (u * G + G - 1) * GROUP + s * LANES;
-                const vec *gates = &stored[m][u * G * NS + s];
-                if (linear) FN(state_math)(phase, 1, p, gates, NS, n_x, prev, out, cell, count);
-                else FN(state_math)(phase, 0, p, gates, NS, n_x, prev, out, cell, count);
+                if (linear) FN(state_math)(phase, 1, p, gates + m * gates_row + u * G * NS + s, NS, n_x, prev, out, cell, count);
+                else FN(state_math)(phase, 0, p, gates + m * gates_row + u * G * NS + s, NS, n_x, prev, out, cell, count);
             }
+}
+
+/* Sums of one tile from `start` over x and h, then its gates. */
+INLINE void FN(step_tile)(const int phase, const int M, const int NU, const int NS, const fastrnn_phase *p, const fastrnn_step *io,
+                          ptrdiff_t row, ptrdiff_t group, int lane, const T *w_x, const T *w_h, ptrdiff_t w_stride)
+{
+    enum { ROW = MOST_VECS * GROUP };
+    const int G = FN(gates)(phase), split = phase == FASTRNN_GRU;
+    _Alignas(FASTRNN_GROUP_BYTES) T sums[MAX_ROWS * MOST_VECS * GROUP], over_x[MAX_ROWS * MOST_VECS * GROUP];
+    const T *x_sums = (const T *)io->start + row * io->start_stride + group * G * GROUP + lane;
+    ptrdiff_t x_stride = io->start_stride;
+    vec acc[MAX_ROWS][TILE_VECS];
+    if (io->x) {
+        FN(accumulate)(M, NU, G, NS, 0, acc, over_x, ROW, x_sums, x_stride, NULL, (const T *const *)io->x + row, p->inputs, w_x, w_stride);
+        x_sums = over_x, x_stride = ROW;
+        UNROLL for (int m = 0; m < M; m++)
+            UNROLL for (int v = 0; v < NU * G; v++)
+                UNROLL for (int s = 0; s < NS; s++) v_store(over_x + m * ROW + v * GROUP + s * LANES, acc[m][v * NS + s]);
+    }
+    const T *apart = split ? (const T *)p->b_h + group * GROUP + lane : NULL;
+    FN(accumulate)(M, NU, G, NS, split, acc, sums, ROW, x_sums, x_stride, apart, (const T *const *)io->h + row, p->depth, w_h, w_stride);
+    vec stored[MAX_ROWS][TILE_VECS];
+    UNROLL for (int m = 0; m < M; m++)
+        UNROLL for (int v = 0; v < NU * G * NS; v++) stored[m][v] = acc[m][v];
+    FN(finish)(phase, M, NU, NS, p, io, row, group, lane, stored[0], TILE_VECS, x_sums, x_stride);
 }
 
 /* out = b + W_ih x for V packed vectors of one block: gates do not matter here. */
@@ -88,26 +89,45 @@ INLINE int FN(tile_registers)(const int M, const int vecs)
 }
 
 /* Tiles of NU groups from group `u` of a block that has `here` groups; returns the first group that is left. */
-INLINE ptrdiff_t FN(step_groups)(const int phase, fastrnn_ahead *ahead, const int M, const int NU, const fastrnn_phase *p, const fastrnn_step *io,
+INLINE ptrdiff_t FN(step_groups)(const int phase, const int M, const int NU, const fastrnn_phase *p, const fastrnn_step *io,
                                  ptrdiff_t row, ptrdiff_t first, ptrdiff_t here, ptrdiff_t u, const T *w_x, const T *w_h)
 {
-    const int G = FN(gates)(phase), NS = ahead ? 1 : FN(tile_registers)(M, NU * G);
+    const int G = FN(gates)(phase), NS = FN(tile_registers)(M, NU * G);
     for (; u + NU <= here; u += NU)
         for (int lane = 0; lane < GROUP && (first + u) * GROUP + lane < p->units; lane += NS * LANES) {
             const ptrdiff_t offset = u * G * GROUP + lane;
-            FN(step_tile)(phase, ahead, M, NU, NS, p, io, row, first + u, lane, w_x ? w_x + offset : NULL, w_h + offset, here * G * GROUP);
+            FN(step_tile)(phase, M, NU, NS, p, io, row, first + u, lane, w_x ? w_x + offset : NULL, w_h + offset, here * G * GROUP);
         }
     return u;
 }
 
-INLINE void FN(step_rows)(const int phase, fastrnn_ahead *ahead, const int M, const int U, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
+INLINE void FN(step_rows)(const int phase, const int M, const int U, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
                           ptrdiff_t first, ptrdiff_t here, const T *w_x, const T *w_h)
 {
     const int pairs = M == 1 || phase == FASTRNN_GRU_RESET;
     ptrdiff_t u = 0;
-    if (U == 4) u = FN(step_groups)(phase, ahead, M, 4, p, io, row, first, here, u, w_x, w_h);
-    if (U >= 2 && pairs) u = FN(step_groups)(phase, ahead, M, 2, p, io, row, first, here, u, w_x, w_h);
-    FN(step_groups)(phase, ahead, M, 1, p, io, row, first, here, u, w_x, w_h);
+    if (U == 4) u = FN(step_groups)(phase, M, 4, p, io, row, first, here, u, w_x, w_h);
+    if (U >= 2 && pairs) u = FN(step_groups)(phase, M, 2, p, io, row, first, here, u, w_x, w_h);
+    FN(step_groups)(phase, M, 1, p, io, row, first, here, u, w_x, w_h);
+}
+
+/* One row, and inputs on its way: the whole blocks of block0..block1-1.  Returns the first that is not: it takes no inputs. */
+INLINE ptrdiff_t FN(step_ahead)(const int phase, const int U, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row)
+{
+    enum { AT_ONCE = 8 };                                  /* blocks whose gates follow together */
+    const int G = FN(gates)(phase);
+    const ptrdiff_t whole = (p->units + GROUP - 1) / GROUP / U, end = whole < block0 ? block0 : whole < block1 ? whole : block1;
+    vec gates[AT_ONCE * MOST_VECS];
+    if (io->ahead->part == 0) FN(begin_ahead)(io->ahead, block0, block1);
+    for (ptrdiff_t done = 0, count; done < end - block0; done += count) {
+        count = end - block0 - done < AT_ONCE ? end - block0 - done : AT_ONCE;
+        const ptrdiff_t lowest = io->descending ? end - done - count : block0 + done;
+        const T *x_sums = (const T *)io->start + row * io->start_stride + lowest * U * G * GROUP;
+        FN(accumulate_ahead)(G, U, phase == FASTRNN_GRU, p, io, row, io->descending ? lowest + count - 1 : lowest, io->descending ? -1 : 1, count, gates);
+        FN(finish)(phase, 1, count * U, 1, p, io, row, lowest * U, 0, gates, 0, x_sums, 0);
+    }
+    if (io->ahead->part + 1 == io->ahead->parts) FN(finish_ahead)(G, U, p, io->ahead);
+    return end;
 }
 
 INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const fastrnn_step *io,
@@ -115,25 +135,20 @@ INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const
 {
     const int G = FN(gates)(phase);
     const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP;
-    if (AHEAD && io->ahead && io->ahead->part == 0) FN(begin_ahead)(io->ahead, block0, block1);
+    if (AHEAD && io->ahead) block0 = FN(step_ahead)(phase, U, p, io, block0, block1, row0);
     for (ptrdiff_t i = block0; i < block1; i++) {
         const ptrdiff_t block = io->descending ? block0 + block1 - 1 - i : i;
         const ptrdiff_t first = block * U, here = groups - first < U ? groups - first : U;
         const T *w_x = p->inputs ? (const T *)p->w_x + first * G * GROUP * p->inputs : NULL;
         const T *w_h = (const T *)p->w_h + first * G * GROUP * p->depth;
-        if (AHEAD && io->ahead) {
-            FN(step_rows)(phase, io->ahead, 1, U, p, io, row0, first, here, w_x, w_h);
-            continue;
-        }
         for (ptrdiff_t row = row0; row < row1;) {
             const int height = FN(tile_height)(row1 - row);
-#define CALL(M) FN(step_rows)(phase, NULL, M, U, p, io, row, first, here, w_x, w_h)
+#define CALL(M) FN(step_rows)(phase, M, U, p, io, row, first, here, w_x, w_h)
             WITH_HEIGHT(height, CALL)
 #undef CALL
             row += height;
         }
     }
-    if (AHEAD && io->ahead && io->ahead->part + 1 == io->ahead->parts) FN(finish_ahead)(G, U, p, io->ahead);
 }
 
 INLINE ptrdiff_t FN(inputs_vectors)(const int M, const int V, const fastrnn_phase *p, const T *const *x, T *out, ptrdiff_t out_stride,

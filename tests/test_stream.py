@@ -326,3 +326,17 @@ def test_copies_and_pickles(backend, kind, way):
         assert same_bits(again.push(x), first)  # and the other did not notice
         again.reset()
         assert same_bits(again.push(x), layer(x)[0])
+
+
+@pytest.mark.parametrize("sizes", [(48, 145), (49, 97), (129, 130), (300, 80)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs_projected_on_the_way(backend, kind, dtype, sizes):
+    """One row projects the inputs of later steps beside its own sums; a stream's step has none to project."""
+    layer = make(kind, *sizes, dtype=dtype, num_threads=1)
+    x = inputs(layer, steps=38, batch=None)
+    y = by_steps(layer.stream(), x)
+    for steps in (24, 25, 37, 38):
+        assert same_bits(layer(x[:steps])[0], y[:steps])
+    layer.num_threads = 2
+    assert same_bits(layer(x)[0], y)

@@ -30,6 +30,7 @@ VARIANTS = {
 TILE_ROWS = 48  # rows of projected inputs held at a time, whatever T is: they stay in the nearer caches
 AHEAD_LEAST = 64 * 1024  # bytes of W_hh that the nearest cache serves about as fast as they are multiplied,
 AHEAD_MOST = 12 * 1024 * 1024  # and of both matrices, from which on memory is what a step waits for
+AHEAD_INPUTS = 48  # I, below which projecting on the way takes longer than before the steps
 MANY_ROWS = 32  # from here on a step has rows enough to sum over x and h in one go
 
 Job = namedtuple(
@@ -80,7 +81,7 @@ _second_has_x = constant_of(lambda kind: kind.variant == "gru_before")
 def _waits_for_weights(phase, job):
     """Whether one row waits for weights from the outer caches, so that it can project inputs on the way."""
     row = (job.hidden + lanes(job.first.b) - 1) // lanes(job.first.b) * gate_count(phase) * GROUP_BYTES
-    few = job.rows == 1 and job.steps >= 2 * AHEAD
+    few = job.rows == 1 and job.steps >= 2 * AHEAD and job.inputs >= AHEAD_INPUTS
     return few and row * job.state > AHEAD_LEAST and row * (job.state + job.inputs) <= AHEAD_MOST
 
 
