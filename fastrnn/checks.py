@@ -436,7 +436,7 @@ def unknown_token(token: str, unit: str) -> ValueError:
 
 def ids(value: Any, size: int) -> list[int]:
     """Return ids of a vocabulary of `size` tokens."""
-    found = np.asarray(value) if not isinstance(value, np.ndarray) else value
+    found = array(value, "ids")
     if found.size and found.dtype.kind not in "iu":
         raise TypeError(f"ids must be integers, got dtype {found.dtype}")
     if found.ndim != 1:

@@ -49,8 +49,9 @@ def _write(data: bytes, name: str) -> None:
             file.write(data)
         return
     beside = f"{path}.{os.getpid()}.{threading.get_ident()}.tmp"
+    file = open(beside, "xb")  # noqa: SIM115 - before the try: what stands there already is not ours to remove
     try:
-        with open(beside, "xb") as file:
+        with file:
             file.write(data)
         os.replace(beside, path)
     except BaseException:

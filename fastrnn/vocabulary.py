@@ -1,6 +1,7 @@
 """Between text and ids: a vocabulary of characters, words or bytes."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,9 @@ class Vocabulary:
     pad: str | None
     start: str | None
     stop: str | None
+    _ids: dict[str, int]
+    _of_text: dict[str, int]  # the tokens that a text can have
+    _written: list[str]  # what each id is in a text
 
     def __init__(
         self,
@@ -78,10 +82,6 @@ class Vocabulary:
         apart = {token for token in special.values() if token is not None and (unit == "word" or len(token) > 1)}
         self.__dict__["_of_text"] = {token: i for token, i in self._ids.items() if token not in apart}
         self.__dict__["_written"] = ["" if token in apart and token != unknown else token for token in found]
-
-    _ids: dict[str, int]
-    _of_text: dict[str, int]  # the tokens that a text can have
-    _written: list[str]  # what each id is in a text
 
     @classmethod
     def from_text(cls, text: str, unit: str = "char", **special: str) -> "Vocabulary":
@@ -189,11 +189,7 @@ class Vocabulary:
         raise AttributeError(f"{name} cannot be set: a Vocabulary does not change, make another one")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (self._config(),)
-
-
-def _rebuilt(config: dict[str, Any]) -> Vocabulary:
-    return Vocabulary(**config)
+        return partial(Vocabulary, **self._config()), ()
 
 
 def _units(text: str, unit: str) -> Iterable[str]:
