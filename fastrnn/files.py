@@ -17,6 +17,7 @@ from fastrnn.weights import expected_shapes
 __all__ = ["load", "save"]
 
 FORMAT = 1  # rises when older versions cannot read what this one writes
+_ENTRY = "fastrnn"  # of the metadata
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell)}
 _DTYPES = {"F32": np.float32, "F64": np.float64}
 _INITIAL = ("initial_state_h", "initial_state_c")
@@ -32,11 +33,8 @@ def save(model: Weighted, path: "str | os.PathLike[str]") -> None:
     name = checks.path(path)
     kind = next(name for name, kind in _KINDS.items() if isinstance(model, kind))
     architecture = {"kind": kind, **model._config(), "dtype": model.dtype.name}
-    metadata = {
-        "fastrnn_format": str(FORMAT),
-        "fastrnn_arithmetic": str(ARITHMETIC),
-        "fastrnn_architecture": json.dumps(architecture),
-    }
+    # One entry: safetensors writes several in an order that changes from call to call
+    metadata = {_ENTRY: json.dumps({"format": FORMAT, "arithmetic": ARITHMETIC, "architecture": architecture})}
     tensors = model.state_dict() | dict(zip(_INITIAL, model._initial or (), strict=False))
     _write(safetensors.numpy.save(tensors, metadata), name)
 
@@ -147,19 +145,20 @@ def _model(file: Any) -> Any:
 
 def _architecture(metadata: dict[str, str]) -> Any:
     """Return the model that the metadata describes, without weights."""
-    version = metadata.get("fastrnn_format")
-    if version is None:
+    if _ENTRY not in metadata:
         raise FormatError(
             "not saved by fastrnn; for plain weights use fastrnn.from_state_dict(safetensors.numpy.load_file(path))"
         )
-    if version != str(FORMAT):
-        raise FormatError(f"its format is {version!r:.20}, this fastrnn reads {FORMAT}: install a newer fastrnn")
     try:
-        config = json.loads(metadata["fastrnn_architecture"])
-        kind = _KINDS[config.pop("kind")]
-        known, given = kind(1, 1)._config().keys(), config.keys()
-        if known != given:
-            raise ValueError(f"arguments {sorted(given ^ known)} are missing or unknown")
-        return kind(**config)
+        entry = json.loads(metadata[_ENTRY])
+        version = entry["format"]
+        if version == FORMAT:
+            config = entry["architecture"]
+            kind = _KINDS[config.pop("kind")]
+            known, given = kind(1, 1)._config().keys(), config.keys()
+            if known != given:
+                raise ValueError(f"arguments {sorted(given ^ known)} are missing or unknown")
+            return kind(**config)
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError, UnsupportedError) as error:
         raise FormatError(f"its architecture cannot be read ({type(error).__name__}: {error!s:.200})") from error
+    raise FormatError(f"its format is {version!r:.20}, this fastrnn reads {FORMAT}: install a newer fastrnn")

@@ -73,9 +73,16 @@ def test_metadata(tmp_path):
     with safe_open(tmp_path / "model", framework="numpy") as file:
         assert set(file.keys()) == set(make("lstm").state_dict())
         metadata = file.metadata()
-    assert metadata["fastrnn_format"] == "1"
-    assert metadata["fastrnn_arithmetic"] == str(fastrnn.ARITHMETIC)
-    assert json.loads(metadata["fastrnn_architecture"])["kind"] == "LSTM"
+    entry = json.loads(metadata["fastrnn"])
+    assert (entry["format"], entry["arithmetic"]) == (1, fastrnn.ARITHMETIC)
+    assert entry["architecture"]["kind"] == "LSTM"
+
+
+def test_the_same_model_is_the_same_bytes(tmp_path):
+    layer = make("lstm")
+    for name in range(20):
+        layer.save(tmp_path / str(name))
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
 
 
 # Broken and hostile files ---------------------------------------------------------------------------------------------
@@ -172,9 +179,9 @@ def test_plain_weights_point_to_from_state_dict(tmp_path):
 
 
 def changed(header, **architecture):
-    old = json.loads(header["__metadata__"]["fastrnn_architecture"])
-    metadata = dict(header["__metadata__"], fastrnn_architecture=json.dumps({**old, **architecture}))
-    return dict(header, __metadata__=metadata)
+    entry = json.loads(header["__metadata__"]["fastrnn"])
+    entry["architecture"] |= architecture
+    return dict(header, __metadata__={"fastrnn": json.dumps(entry)})
 
 
 @pytest.mark.parametrize(
@@ -218,15 +225,15 @@ def test_architectures_that_do_not_fit(tmp_path, saved, architecture, message):
 )
 def test_architectures_that_are_no_json_object(tmp_path, saved, text, message):
     header, data = saved
-    header["__metadata__"]["fastrnn_architecture"] = text
+    header["__metadata__"]["fastrnn"] = text
     with pytest.raises(fastrnn.FormatError, match=message):
         fastrnn.load(write(tmp_path / "model", header, data))
 
 
 def test_a_newer_format(tmp_path, saved):
     header, data = saved
-    header["__metadata__"]["fastrnn_format"] = "2"
-    with pytest.raises(fastrnn.FormatError, match="its format is '2', this fastrnn reads 1: install a newer fastrnn"):
+    header["__metadata__"]["fastrnn"] = '{"format": 2}'
+    with pytest.raises(fastrnn.FormatError, match="its format is 2, this fastrnn reads 1: install a newer fastrnn"):
         fastrnn.load(write(tmp_path / "model", header, data))
 
 
