@@ -1,7 +1,7 @@
 """Backends, best first, and the choice among them.
 
-A backend is a function ``prepare(plan) -> run``. ``run(x, state, lengths, y, state_out, threads=1)`` computes a layer
-and may be called from several threads at once:
+A `Backend` makes runners, which may be called from several threads at once. ``layer(plan)`` makes
+``run(x, state, lengths, y, state_out, threads=1)``:
 
     x          (T, B, I)        of plan.dtype, aligned, last axis contiguous, any stride of T and B; may be read-only
     state      (L*D, B, R or H) arrays, C-contiguous; may be read-only
@@ -9,6 +9,9 @@ and may be called from several threads at once:
     y          (T, B, D*R)      written whole, zeros beyond a length; strides as for x
     state_out  like state, written
     threads    how many the call may use
+
+``dense(plan)`` makes ``run(x, out, threads=1)`` with x (N, K) and out (N, V), last axes contiguous, and
+``activate(activation, x, out)`` applies a function of `dense.FUNCTIONS` to rows (N, V), C-contiguous; out may be x.
 """
 
 import importlib
@@ -18,54 +21,66 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
 
 from fastrnn import checks, threads
 
 if TYPE_CHECKING:
+    from fastrnn.dense import DensePlan
     from fastrnn.weights import Plan
 
 __all__ = ["available_backends", "cpu_info", "use_backend"]
 
 Run: TypeAlias = Callable[..., None]
-Prepare: TypeAlias = Callable[["Plan"], Run]
+
+
+class Backend(NamedTuple):
+    """What runs layers, dense layers, and the functions that follow them."""
+
+    layer: Callable[["Plan"], Run]
+    dense: Callable[["DensePlan"], Run]
+    activate: Callable[[str, np.ndarray, np.ndarray], None]
 
 
 # The registry ---------------------------------------------------------------------------------------------------------
 
 
-def _cython() -> Prepare:
+def _cython() -> Backend:
     _native = importlib.import_module("fastrnn._native")
     if tier := os.environ.get("FASTRNN_ISA"):
         try:
             _native.select_tier(tier)
         except (ValueError, RuntimeError) as error:
             raise type(error)(f"the environment variable FASTRNN_ISA={tier}: {error}") from None
-    prepare: Prepare = _native.Engine
-    return prepare
+    return Backend(_native.Engine, _native.DenseEngine, _native.activate_rows)
 
 
-def _numba() -> Prepare:
-    from fastrnn.numba_kernels import prepare
+def _numba() -> Backend:
+    from fastrnn import numba_kernels
 
-    return prepare
+    return Backend(numba_kernels.prepare, numba_kernels.prepare_dense, numba_kernels.activate_rows)
 
 
-def _reference() -> Prepare:
+def _reference() -> Backend:
     from fastrnn import reference
 
-    def prepare(plan: "Plan") -> Run:
+    def layer(plan: "Plan") -> Run:
         return lambda x, state, lengths, y, state_out, threads=1: reference.run(plan, x, state, lengths, y, state_out)
 
-    return prepare
+    def dense(plan: "DensePlan") -> Run:
+        return lambda x, out, threads=1: reference.dense(plan, x, out)
+
+    return Backend(layer, dense, reference.activate)
 
 
-_LOADERS: dict[str, Callable[[], Prepare]] = {"cython": _cython, "numba": _numba, "reference": _reference}
+_LOADERS: dict[str, Callable[[], Backend]] = {"cython": _cython, "numba": _numba, "reference": _reference}
 _CURES = {
     "cython": "reinstall fastrnn with its compiled module: pip install fastrnn",
     "numba": "pip install 'fastrnn[numba]'",
 }
-_loaded: dict[str, Prepare] = {}
+_loaded: dict[str, Backend] = {}
 _absent: dict[str, str] = {}  # why a backend cannot run here
 
 lock = threading.RLock()  # held while backends are loaded or chosen and while layers are prepared
@@ -79,8 +94,8 @@ def _new_lock() -> None:
 os.register_at_fork(after_in_child=_new_lock)  # another thread may have held it at the fork
 
 
-def load(name: str) -> Prepare:
-    """Return a backend's prepare; ValueError for an unknown name, ImportError where it cannot run here."""
+def load(name: str) -> Backend:
+    """Return a backend; ValueError for an unknown name, ImportError where it cannot run here."""
     checks.choice(name, "backend", tuple(_LOADERS))
     if reason := _why_absent(name):
         raise ImportError(

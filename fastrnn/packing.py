@@ -17,7 +17,7 @@ import numpy.typing as npt
 from fastrnn.cells import GROUP_BYTES, VARIANTS, Phase, lanes
 from fastrnn.weights import Weights, fold_biases
 
-__all__ = ["PackedPhase", "aligned_zeros", "pack", "unpack"]
+__all__ = ["PackedPhase", "aligned_zeros", "pack", "pack_dense", "unpack"]
 
 
 class PackedPhase(NamedTuple):
@@ -68,6 +68,13 @@ def pack(variant_name: str, weights: Weights, dtype: npt.DTypeLike) -> tuple[Pac
             )
         )
     return tuple(packed)
+
+
+def pack_dense(weight: np.ndarray, bias: np.ndarray | None) -> PackedPhase:
+    """Pack a dense layer (V, K) as the plain RNN's part over x, which it equals; without a bias its sums start at +0."""
+    none = _frozen(aligned_zeros(0, weight.dtype))
+    b = np.zeros(len(weight), weight.dtype) if bias is None else bias
+    return PackedPhase(_blocks(weight[None], VARIANTS["rnn"].phases[0].groups), none, _blocks(b[None, :, None], 1), none)
 
 
 def unpack(

@@ -228,7 +228,7 @@ class Weighted:
         with backends.lock:
             plan, runners = self._planned(), self._runners
             if name not in runners:
-                runners[name] = backends.load(name)(plan)
+                runners[name] = backends.load(name).layer(plan)
             return runners[name]
 
     def _start(self, batch: int) -> tuple[Array, ...]:

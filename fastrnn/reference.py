@@ -7,20 +7,26 @@ way. Letters in shapes: T time, B batch, I input, H hidden, P projection, R = P 
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastrnn.cells import VARIANTS
 from fastrnn.weights import Plan, Weights, fold_biases
 
+if TYPE_CHECKING:
+    from fastrnn.dense import DensePlan
+
 __all__ = [
     "ACTIVATIONS",
+    "activate",
+    "dense",
     "flush",
     "gru_forward",
     "gru_gates",
     "gru_step",
     "linear",
+    "log_softmax",
     "lstm_forward",
     "lstm_gates",
     "lstm_step",
@@ -30,6 +36,7 @@ __all__ = [
     "rnn_step",
     "run",
     "sigmoid",
+    "softmax",
     "trace",
 ]
 
@@ -54,6 +61,20 @@ def linear(x: np.ndarray) -> np.ndarray:
     return x
 
 
+def softmax(x: np.ndarray) -> np.ndarray:
+    """Return ``exp(x) / sum(exp(x))`` over the last axis, from x less its largest so that nothing overflows."""
+    e = np.exp(x - x.max(-1, keepdims=True))
+    result: np.ndarray = e / e.sum(-1, keepdims=True)
+    return result
+
+
+def log_softmax(x: np.ndarray) -> np.ndarray:
+    """Return ``log(softmax(x))`` without taking the logarithm of a small number."""
+    below = x - x.max(-1, keepdims=True)
+    result: np.ndarray = below - np.log(np.exp(below).sum(-1, keepdims=True))
+    return result
+
+
 Function = Callable[[np.ndarray], np.ndarray]
 ACTIVATIONS: dict[str, Function] = {
     "tanh": np.tanh,
@@ -61,6 +82,7 @@ ACTIVATIONS: dict[str, Function] = {
     "sigmoid": sigmoid,
     "linear": linear,
 }
+_ROWS: dict[str, Function] = ACTIVATIONS | {"softmax": softmax, "log_softmax": log_softmax}
 _SIGMA_TANH: dict[str, tuple[Function, Function]] = {"standard": (sigmoid, np.tanh), "linear": (linear, linear)}
 _TINY = {np.dtype(np.float32): 2.0**-62, np.dtype(np.float64): 2.0**-510}
 
@@ -77,6 +99,18 @@ def _times(x: np.ndarray, w: np.ndarray) -> np.ndarray:
     """
     product: np.ndarray = (x[:, None, :] @ w.T)[:, 0]
     return product
+
+
+def activate(activation: str, x: np.ndarray, out: np.ndarray) -> None:
+    """Write a function of `dense.FUNCTIONS` of x (N, V) to out."""
+    with np.errstate(invalid="ignore"):
+        out[:] = _ROWS[activation](x)
+
+
+def dense(plan: "DensePlan", x: np.ndarray, out: np.ndarray) -> None:
+    """Write ``f(W x + b)`` to out (N, V) for x (N, K)."""
+    a = _times(x, plan.weight)
+    activate(plan.activation, a if plan.bias is None else a + plan.bias, out)
 
 
 def rnn_gates(a: np.ndarray, activation: str = "tanh") -> Arrays:

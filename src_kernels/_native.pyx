@@ -19,7 +19,7 @@ cnp.import_array()
 cdef extern from "kernels.h" nogil:
     enum:
         FASTRNN_RNN, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_GRU_RESET, FASTRNN_GRU_NEW, FASTRNN_PROJECT
-        FASTRNN_TANH, FASTRNN_RELU, FASTRNN_SIGMOID, FASTRNN_LINEAR, FASTRNN_STANDARD
+        FASTRNN_TANH, FASTRNN_RELU, FASTRNN_SIGMOID, FASTRNN_LINEAR, FASTRNN_STANDARD, FASTRNN_SOFTMAX, FASTRNN_LOG_SOFTMAX
         FASTRNN_TIERS, FASTRNN_F32, FASTRNN_F64, FASTRNN_GROUP_BYTES
     ctypedef struct fastrnn_phase:
         const void *w_x
@@ -59,6 +59,7 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct fastrnn_kernels:
         fastrnn_step_fn *step
         fastrnn_inputs_fn inputs
+        void (*dense)(const fastrnn_phase *, const void *const *, void *, void *const *, Py_ssize_t) noexcept nogil
         void (*activate)(int, const void *, void *, Py_ssize_t) noexcept nogil
         int ahead
     int fastrnn_phase_gates(int)
@@ -95,9 +96,10 @@ cdef enum:
 _PHASES = {"rnn": FASTRNN_RNN, "lstm": FASTRNN_LSTM, "gru": FASTRNN_GRU, "gru_reset": FASTRNN_GRU_RESET,
            "gru_new": FASTRNN_GRU_NEW, "project": FASTRNN_PROJECT}
 _ACTIVATIONS = {"tanh": FASTRNN_TANH, "relu": FASTRNN_RELU, "sigmoid": FASTRNN_SIGMOID, "linear": FASTRNN_LINEAR,
-                "standard": FASTRNN_STANDARD}
+                "standard": FASTRNN_STANDARD, "softmax": FASTRNN_SOFTMAX, "log_softmax": FASTRNN_LOG_SOFTMAX}
 
 include "_tiers.pxi"
 include "_loop.pxi"
 include "_engine.pxi"
 include "_stream.pxi"
+include "_dense.pxi"

@@ -48,11 +48,3 @@ INLINE vec FN(activation)(int kind, vec x)
     default: return x;
     }
 }
-
-static void FN(activate)(int kind, const void *in, void *out, ptrdiff_t n)
-{
-    for (ptrdiff_t i = 0; i < n; i += LANES) {
-        const int count = n - i < LANES ? (int)(n - i) : LANES;
-        FN(store_some)((T *)out + i, FN(activation)(kind, FN(load_some)((const T *)in + i, count)), count);
-    }
-}

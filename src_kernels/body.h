@@ -4,6 +4,7 @@
 #define FN(name) FN__(name, FASTRNN_SUFFIX)
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
+#define LOG_SPLIT ((T)1.4142135623730951)                 /* sqrt(2): the larger half of the significands is halved once more */
 #define GROUP ((int)(FASTRNN_GROUP_BYTES / sizeof(T)))   /* units of a group */
 #define TILE_VECS ONE_ROW_VECS
 #define MOST_VECS 6                                       /* vectors of a block: the GRU's U * G */
@@ -19,6 +20,10 @@
 #define SIGMA_LIMIT FASTRNN_SIGMA_LIMIT_F32
 #define TANH_LIMIT 11.0f
 #define TANH_TINY 0x1p-125f
+#define LEAST_NORMAL 0x1p-126f
+#define Q_LOG FASTRNN_Q_LOG_F32
+#define LOG_DEGREE 3
+#define FMA __builtin_fmaf
 #define STATE_TINY 0x1p-62f
 #else
 #define Q_SIGMA FASTRNN_Q_SIGMA_F64
@@ -31,6 +36,10 @@
 #define SIGMA_LIMIT FASTRNN_SIGMA_LIMIT_F64
 #define TANH_LIMIT 22.0
 #define TANH_TINY 0x1p-1021
+#define LEAST_NORMAL 0x1p-1022
+#define Q_LOG FASTRNN_Q_LOG_F64
+#define LOG_DEGREE 9
+#define FMA __builtin_fma
 #define STATE_TINY 0x1p-510
 #endif
 
@@ -39,6 +48,7 @@
 #include "gates.h"
 #include "ahead.h"
 #include "step.h"
+#include "dense.h"
 
 static const fastrnn_kernels FN(kernels) = {
     .step = {
@@ -46,6 +56,7 @@ static const fastrnn_kernels FN(kernels) = {
         [FASTRNN_GRU_RESET] = FN(gru_reset_step), [FASTRNN_GRU_NEW] = FN(gru_new_step), [FASTRNN_PROJECT] = FN(project_step),
     },
     .inputs = FN(inputs),
+    .dense = FN(dense),
     .activate = FN(activate),
     .ahead = AHEAD,
 };
@@ -68,4 +79,9 @@ static const fastrnn_kernels FN(kernels) = {
 #undef SIGMA_LIMIT
 #undef TANH_LIMIT
 #undef TANH_TINY
+#undef LEAST_NORMAL
+#undef Q_LOG
+#undef LOG_DEGREE
+#undef LOG_SPLIT
+#undef FMA
 #undef STATE_TINY

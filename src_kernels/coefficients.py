@@ -3,7 +3,8 @@
 sigma and tanh need e^-x and e^2x. Both take out n ln 2, the nearest multiple, and are left with e^g - 1 = g * q(g),
 |g| <= ln 2 / 2. q is a minimax polynomial whose first coefficient is exactly 1, for the sake of tanh at small x; the
 others are rounded to the dtype one after the other, lowest first, and each time the rest is fitted anew, so that it
-makes up for the rounding. sigma has g = -f, tanh has g = 2f: their coefficients are q's times exact powers of -1 and 2.
+makes up for the rounding. sigma has g = -f, tanh has g = 2f: their coefficients are q's times exact powers of -1 and 2. The logarithm of softmax
+needs no such care: its polynomial is a Chebyshev fit with rounded coefficients.
 
     python src_kernels/coefficients.py            write coefficients.h and fastrnn/numba_kernels/coefficients.py
     python src_kernels/coefficients.py --check    compare them with a fresh derivation
@@ -20,11 +21,12 @@ import mpmath as mp
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = ROOT / "src_kernels" / "coefficients.h"
 PYTHON = ROOT / "fastrnn" / "numba_kernels" / "coefficients.py"
-DTYPES = {"F32": (24, 5, 126), "F64": (53, 10, 1022)}  # bits of the significand, degree of q, largest n of sigma
+DTYPES = {"F32": (24, 5, 126, 3), "F64": (53, 10, 1022, 9)}  # bits of the significand, degree of q, largest n of sigma, degree of log's
 GRID = 1500  # points the error is looked at; even, so that none is 0
 MEANING = {
     "Q_SIGMA": "(e^-f - 1) / f for |f| <= ln 2 / 2, lowest coefficient first",
     "Q_TANH": "(e^2f - 1) / f for |f| <= ln 2 / 4",
+    "Q_LOG": "(ln((1 + u) / (1 - u)) - 2u) / u^3 by powers of u^2, |u| <= (sqrt 2 - 1) / (sqrt 2 + 1)",
     "SIGMA_LIMIT": "sigma is 0 below minus this; there e^-x is the largest power of two whose inverse is normal",
 }
 
@@ -73,17 +75,25 @@ def fit(fixed: list[mp.mpf], degree: int) -> list[mp.mpf]:
     raise RuntimeError(f"the exchange did not settle with {first} coefficients fixed")
 
 
-def derive(bits: int, degree: int, most: int) -> dict[str, list[mp.mpf]]:
+def log_series(square: mp.mpf) -> mp.mpf:
+    """(ln((1 + u) / (1 - u)) - 2u) / u^3 from u^2, by its series: the formula loses digits near 0."""
+    return mp.nsum(lambda j: 2 * square**j / (2 * j + 3), [0, mp.inf], method="direct") if square else mp.mpf(2) / 3
+
+
+def derive(bits: int, degree: int, most: int, log_degree: int) -> dict[str, list[mp.mpf]]:
     """Return the rounded constants of one dtype."""
     log2e, ln2 = nearest(1 / mp.ln(2), bits), nearest(mp.ln(2), bits)
     q = [mp.mpf(1)]
     while len(q) <= degree:
         q.append(nearest(fit(q, degree)[0], bits))
+    largest = ((mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)) ** 2
+    log = mp.chebyfit(log_series, [0, largest], log_degree + 1)[::-1]
     with mp.workprec(bits):
         limit = mp.fmul(most, ln2, rounding="d")
     return {
         "Q_SIGMA": [c * (-1) ** (j + 1) for j, c in enumerate(q)],
         "Q_TANH": [c * 2 ** (j + 1) for j, c in enumerate(q)],
+        "Q_LOG": [nearest(c, bits) for c in log],
         "LN2": [ln2],
         "MINUS_HALF_LN2": [-ln2 / 2],
         "MINUS_LOG2E": [-log2e],

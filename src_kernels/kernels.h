@@ -11,7 +11,11 @@
 enum fastrnn_phase_kind { FASTRNN_RNN, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_GRU_RESET, FASTRNN_GRU_NEW, FASTRNN_PROJECT, FASTRNN_PHASES };
 
 /* What follows the sums.  The gated cells know STANDARD (sigma and tanh) and LINEAR (the identity: a test mode in which small integers stay exact). */
-enum fastrnn_activation { FASTRNN_TANH, FASTRNN_RELU, FASTRNN_SIGMOID, FASTRNN_LINEAR, FASTRNN_STANDARD = FASTRNN_TANH };
+enum fastrnn_activation {
+    FASTRNN_TANH, FASTRNN_RELU, FASTRNN_SIGMOID, FASTRNN_LINEAR,
+    FASTRNN_SOFTMAX, FASTRNN_LOG_SOFTMAX, /* of a whole row: only output layers have these */
+    FASTRNN_STANDARD = FASTRNN_TANH
+};
 
 enum fastrnn_tier { FASTRNN_GENERIC, FASTRNN_NEON, FASTRNN_AVX2, FASTRNN_AVX512, FASTRNN_TIERS };
 enum fastrnn_dtype { FASTRNN_F32, FASTRNN_F64, FASTRNN_DTYPES };
@@ -66,12 +70,16 @@ typedef void (*fastrnn_step_fn)(const fastrnn_phase *, const fastrnn_step *, ptr
 typedef void (*fastrnn_inputs_fn)(int kind, const fastrnn_phase *, const void *const *x, void *out, ptrdiff_t out_stride,
                                   ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1);
 
-/* out[i] = sigma(in[i]) or tanh(in[i]): the functions inside the kernels, for tests. */
+/* out[row] = f(b + W_ih x[row]), (units,) each: an output layer, a FASTRNN_RNN phase without W_hh.  `sums` is for [rows][groups*LANES]. */
+typedef void (*fastrnn_dense_fn)(const fastrnn_phase *, const void *const *x, void *sums, void *const *out, ptrdiff_t rows);
+
+/* out = f(in) for n numbers, which are one row where f is of a row; in and out are the same or do not overlap. */
 typedef void (*fastrnn_activate_fn)(int activation, const void *in, void *out, ptrdiff_t n);
 
 typedef struct {
     fastrnn_step_fn step[FASTRNN_PHASES];
     fastrnn_inputs_fn inputs;
+    fastrnn_dense_fn dense;
     fastrnn_activate_fn activate;
     int ahead;                 /* whether a step of one row can project inputs on the way: the tier has registers for both */
 } fastrnn_kernels;

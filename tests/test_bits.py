@@ -93,7 +93,7 @@ def test_numba_agrees(variant, dtype):
         case = Case(variant, VARIANTS[variant].activations[0], 20, hidden, 2, 2, steps=steps, batch=batch)
         plan: Plan = make_plan(case, dtype)
         data = (*make_inputs(case, dtype), make_lengths(case))
-        assert equal(results(plan, backends.load("numba")(plan), *data), results(plan, native.Engine(plan), *data))
+        assert equal(results(plan, backends.load("numba").layer(plan), *data), results(plan, native.Engine(plan), *data))
 
 
 def test_numba_has_the_same_runs():
@@ -114,7 +114,7 @@ def test_inputs_projected_on_the_way(variant, dtype, steps):
     x, state = make_inputs(case, dtype)
     both = results(plan, native.Engine(plan), x, state)
     for name in set(backends.available_backends()) & {"cython", "numba"}:
-        y, last = results(plan, backends.load(name)(plan), x[:, 1:], tuple(s[:, 1:].copy() for s in state))
+        y, last = results(plan, backends.load(name).layer(plan), x[:, 1:], tuple(s[:, 1:].copy() for s in state))
         assert equal((y, last), (both[0][:, 1:], tuple(s[:, 1:] for s in both[1]))), name
 
 

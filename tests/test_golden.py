@@ -88,7 +88,7 @@ def prepare(engine: str, plan: Plan) -> Run:
     if backend not in backends.available_backends():
         pytest.skip(f"{backend} cannot run here")
     if backend == "numba":
-        return backends.load(backend)(plan)
+        return backends.load(backend).layer(plan)
     from fastrnn import _native
 
     if _native.tiers()[tier] != "ok":
@@ -132,7 +132,7 @@ def test_reference_is_close(case: dict[str, Any]) -> None:
     """The reference rounds in NumPy's way; this is about golden.c, which nothing else checks."""
     plan = make_plan(case)
     x, state, lengths = make_inputs(case, plan)
-    _, final = results(plan, backends.load("reference")(plan), x, state, lengths)
+    _, final = results(plan, backends.load("reference").layer(plan), x, state, lengths)
     for name, s in zip("hc", final, strict=False):
         golden = GOLDEN[f"{case['name']}/{name}"]
         np.testing.assert_allclose(s, golden, rtol=0, atol=1e-5 if case["dtype"] == "float32" else 1e-13)

@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("numba")
 pytest.importorskip("fastrnn._native")
 
-# A ragged two-layer network of each variant; `expected` holds what the compiled kernels say.
+# A ragged two-layer network of each variant, a dense layer and its function alone; `expected` holds what the compiled
+# kernels say.
 PROBLEMS = """
 import functools
 import itertools
@@ -21,6 +22,7 @@ import numpy as np
 from cases import Case, make_inputs, make_lengths, make_plan, results, same_bits
 from fastrnn import _native, numba_kernels
 from fastrnn.cells import VARIANTS
+from fastrnn.dense import make_plan as make_dense
 
 SHARE_NO_PHASE = ("rnn", "lstm_proj", "gru", "gru_before")  # every phase, compiled once
 
@@ -32,6 +34,17 @@ def problem(variant, dtype="float32", batch=7):
 
 def check(got, expected):
     assert same_bits(got[0], expected[0]) and all(same_bits(a, b) for a, b in zip(got[1], expected[1], strict=True))
+
+def check_dense(activation, dtype="float32"):
+    rng = np.random.default_rng(0)
+    plan = make_dense((4 * rng.normal(size=(37, 9)), None, activation), np.dtype(dtype), "head")
+    x, got, expected = rng.normal(size=(7, 9)).astype(dtype), np.empty((7, 37), dtype), np.empty((7, 37), dtype)
+    _native.DenseEngine(plan)(x, expected)
+    numba_kernels.prepare_dense(plan)(x, got)
+    assert same_bits(got, expected)
+    numba_kernels.activate_rows(activation, expected, got)
+    _native.activate_rows(activation, expected, expected)
+    assert same_bits(got, expected)
 """
 
 
@@ -47,8 +60,9 @@ def run(script, tmp_path, *arguments, **environment):
 def test_importing_compiles_nothing(tmp_path):
     run(
         """
+        from fastrnn.numba_kernels.dense import run_activation, run_dense
         from fastrnn.numba_kernels.layers import run_all, run_rows
-        assert not run_rows.signatures and not run_all.signatures
+        assert not any(entry.signatures for entry in (run_rows, run_all, run_dense, run_activation))
         """,
         tmp_path,
     )
@@ -60,20 +74,34 @@ def test_a_callers_fastmath_stays_outside(tmp_path):
         """
         import re
         import numba
+        from fastrnn.numba_kernels.dense import run_activation, run_dense
         from fastrnn.numba_kernels.layers import run_rows
 
         @numba.njit(fastmath=True, error_model="python")
         def caller(k, table, x, h, c, y, h_out, c_out, order, lengths, between, work, first, every):
             run_rows(k, table, x, h, c, y, h_out, c_out, order, lengths, between, work, first, every)
 
+        @numba.njit(fastmath=True, error_model="python")
+        def dense_caller(k, table, x, out, tile, work):
+            run_dense(k, table, x, out, tile, work)
+
+        @numba.njit(fastmath=True, error_model="python")
+        def activation_caller(k, x, out, work):
+            run_activation(k, x, out, work)
+
         numba_kernels._compiled = lambda kind, dtype: caller
+        numba_kernels._compiled_dense = lambda activation, dtype: dense_caller
+        numba_kernels._compiled_activation = lambda activation, dtype: activation_caller
         for variant in SHARE_NO_PHASE:
             plan, data, expected = problem(variant)
             check(results(plan, numba_kernels.prepare(plan), *data), expected)
-        assert run_rows.signatures
-        for ir in run_rows.inspect_llvm().values():
-            assert not re.search(r"= f(add|sub|mul|div|cmp|neg) (fast|nnan|ninf|nsz|arcp|contract|afn|reassoc)", ir)
-            assert not re.search(r"call (fast|nnan|ninf|nsz|arcp|contract|afn|reassoc)", ir)
+        for activation in ("softmax", "log_softmax"):
+            check_dense(activation)
+        for entry in (run_rows, run_dense, run_activation):
+            assert entry.signatures
+            for ir in entry.inspect_llvm().values():
+                assert not re.search(r"= f(add|sub|mul|div|cmp|neg) (fast|nnan|ninf|nsz|arcp|contract|afn|reassoc)", ir)
+                assert not re.search(r"call (fast|nnan|ninf|nsz|arcp|contract|afn|reassoc)", ir)
         """,
         tmp_path,
     )
@@ -83,6 +111,8 @@ def test_a_callers_fastmath_stays_outside(tmp_path):
         for variant in SHARE_NO_PHASE:
             plan, data, expected = problem(variant)
             check(results(plan, numba_kernels.prepare(plan), *data), expected)
+        for activation in ("softmax", "log_softmax"):
+            check_dense(activation)
         """,
         tmp_path,
     )
@@ -100,6 +130,8 @@ def test_other_processors_have_the_same_bits(cpu, tmp_path):
         for variant, dtype in (pair for i, pair in enumerate(pairs) if (i % 2 + i // 2) % 2 == half):
             plan, data, expected = problem(variant, dtype)
             check(results(plan, numba_kernels.prepare(plan), *data), expected)
+        check_dense("log_softmax", "float32")
+        check_dense("softmax", "float64")
         print(registers().width)
         """,
         tmp_path,

@@ -47,14 +47,14 @@ def test_one_layer_from_many_threads(name, kind):
 def test_a_layer_is_prepared_once(monkeypatch, name):
     from fastrnn import backends
 
-    prepare, made = backends.load(name), []
+    backend, made = backends.load(name), []
 
     def slow(plan):
         made.append(plan)
         time.sleep(0.05)
-        return prepare(plan)
+        return backend.layer(plan)
 
-    monkeypatch.setitem(backends._loaded, name, slow)
+    monkeypatch.setitem(backends._loaded, name, backend._replace(layer=slow))
     layer = make("lstm", backend=name)
     x = inputs(layer)
     results = at_once(lambda _: layer(x))

@@ -3,11 +3,12 @@
 From the arrays of a call to the last instruction:
 
     __init__.py     prepare(plan) -> run: workspace, order of rows, one call of compiled code
+    dense.py        prepare_dense and activate_rows run it: output layers and the functions of a row
     layers.py       layers and directions for some rows; the entry points, serial and parallel
     forward.py      the loop over time: which rows are alive, which inputs are projected ahead
     gemm.py         the walk of one phase over blocks and rows
     tile.py ahead.py  the register tile; the same for one row, with inputs projected on the way
-    rnn.py lstm.py gru.py  gate math              activations.py  sigma and tanh
+    rnn.py lstm.py gru.py  gate math              activations.py  sigma, tanh, e^-d, ln
     simd.py values.py      the vector type        phases.py kind.py  what code is specialised by: types without data
     door.py         the only way to njit          target.py  what Numba compiles for
 
@@ -17,38 +18,65 @@ disk cache.
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numba.core import types
 
+from fastrnn.numba_kernels.dense import run_activation, run_dense
 from fastrnn.numba_kernels.kind import Kind, KindType
 from fastrnn.numba_kernels.layers import run_all, run_rows, work_bytes
+from fastrnn.numba_kernels.simd import GROUP_BYTES
 from fastrnn.numba_kernels.threads import launch
 
-__all__ = ["prepare"]
+__all__ = ["activate_rows", "prepare", "prepare_dense"]
 
 _PARALLEL_WORK = 1 << 24  # multiplications, half a millisecond, from which on a launch of Numba's threads pays
 _KEEP_BYTES = 1 << 22  # a larger workspace is not kept for the next call
 _CHUNK_BYTES = 1 << 17  # that a layer hands to the next at a time: they stay in the nearer caches
+_DENSE_TILE_ROWS = 48
+_DENSE_TILE_BYTES = 1 << 18  # sums of a tile of a dense layer, down to _DENSE_TILE_LEAST rows: they stay in a cache
+_DENSE_TILE_LEAST = 6
+
+_Work: TypeAlias = tuple[np.ndarray, int]  # bytes, and the address of the first, a multiple of 64
 
 
-@cache
-def _compiled(kind: Kind, dtype: str) -> Callable[..., None]:
+def _compile(entry: Any, *signature: Any) -> Callable[..., None]:
     """Compile an entry point, or read it from the disk cache.
 
     Returns Numba's function for one signature: a call checks no more of its arguments than the size of their elements,
     and one compiled kernel takes arrays of any layout, writable or not.
     """
+    entry.compile(signature)
+    function: Callable[..., None] = entry.overloads[signature].entry_point
+    return function
+
+
+@cache
+def _compiled(kind: Kind, dtype: str) -> Callable[..., None]:
+    """Return the entry point of a layer."""
     number, address = getattr(types, dtype), types.int64
     given, written = types.Array(number, 3, "C", readonly=True), types.Array(number, 3, "C")
     x, y = types.Array(number, 3, "A", readonly=True), types.Array(number, 3, "A")
     arrays = (x, given, given, y, written, written)
-    signature = (KindType(kind.variant, kind.activation, kind.parallel), address, *arrays, *[address] * 6)
-    entry = run_all if kind.parallel else run_rows
-    entry.compile(signature)
-    function: Callable[..., None] = entry.overloads[signature].entry_point
-    return function
+    kind_type = KindType(kind.variant, kind.activation, kind.parallel)
+    return _compile(run_all if kind.parallel else run_rows, kind_type, address, *arrays, *[address] * 6)
+
+
+@cache
+def _compiled_dense(activation: str, dtype: str) -> Callable[..., None]:
+    """Return the entry point of a dense layer."""
+    number, address = getattr(types, dtype), types.int64
+    x, out = types.Array(number, 2, "A", readonly=True), types.Array(number, 2, "A")
+    return _compile(run_dense, KindType("dense", activation, False), address, x, out, address, address)
+
+
+@cache
+def _compiled_activation(activation: str, dtype: str) -> Callable[..., None]:
+    """Return the entry point of a function of rows."""
+    number = getattr(types, dtype)
+    x, out = types.Array(number, 2, "C", readonly=True), types.Array(number, 2, "C")
+    return _compile(run_activation, KindType("dense", activation, False), x, out, types.int64)
 
 
 def prepare(plan: Any) -> Callable[..., None]:
@@ -79,7 +107,7 @@ def prepare(plan: Any) -> Callable[..., None]:
     outputs = directions * state_size
     work_of_row = sum(p.w_x.size + p.w_h.size for phases in packed for p in phases)  # multiplications of a step
     entry: Callable[..., None] | None = None
-    idle: list[tuple[np.ndarray, int]] = []  # workspaces that no call is using; append and pop are atomic
+    idle: list[_Work] = []  # workspaces that no call is using; append and pop are atomic
 
     def call(
         x: np.ndarray,
@@ -121,12 +149,7 @@ def prepare(plan: Any) -> Callable[..., None]:
         parts = min(threads, batch) if steps * batch * work_of_row >= _PARALLEL_WORK else 1
         share = fixed + per_row * -(-batch // parts)
         size = share * parts
-        try:
-            work = idle.pop()
-        except IndexError:
-            work = _empty(size)
-        if work[0].size < size:
-            work = _empty(size)
+        work = _take(idle, size)
         if layers == 1:
             call(x, state, lengths, y, state_out, 0, work[1], share, parts)
         else:
@@ -144,8 +167,54 @@ def prepare(plan: Any) -> Callable[..., None]:
     return run
 
 
-def _empty(size: int) -> tuple[np.ndarray, int]:
-    """Bytes, and the address of the first, a multiple of 64."""
+def prepare_dense(plan: Any) -> Callable[..., None]:
+    """Make the function that runs a dense layer.
+
+    Parameters
+    ----------
+    plan : fastrnn.dense.DensePlan
+
+    Returns
+    -------
+    run
+        ``run(x, out, threads=1)``, see backends.py. It has no parallel twin: one thread does all rows, whatever
+        `threads` says.
+    """
+    packed, itemsize = plan.packed, plan.dtype.itemsize
+    numbers = np.array([plan.input_size, plan.output_size, packed.w_x.ctypes.data, packed.b.ctypes.data], np.int64)
+    table, per_row = numbers.ctypes.data, packed.b.size * itemsize + 8  # sums and an offset
+    most = max(_DENSE_TILE_LEAST, min(_DENSE_TILE_ROWS, _DENSE_TILE_BYTES // per_row))
+    kind, name = Kind("dense", plan.activation), plan.dtype.name
+    idle: list[_Work] = []
+
+    def run(x: np.ndarray, out: np.ndarray, threads: int = 1, keep: Any = (numbers, packed)) -> None:
+        if len(x):
+            tile = min(most, len(x))
+            size = GROUP_BYTES + tile * per_row
+            work = _take(idle, size)
+            _compiled_dense(kind.activation, name)(kind, table, x, out, tile, work[1])
+            if size <= _KEEP_BYTES:
+                idle.append(work)
+
+    return run
+
+
+def activate_rows(activation: str, x: np.ndarray, out: np.ndarray) -> None:
+    """Write a function of the rows of x (N, V) to out, which may be x; both C-contiguous and of one dtype."""
+    work = _empty(GROUP_BYTES)
+    _compiled_activation(activation, x.dtype.name)(Kind("dense", activation), x, out, work[1])
+
+
+def _take(idle: list[_Work], size: int) -> _Work:
+    """Return an idle workspace that is large enough, or a new one."""
+    try:
+        work = idle.pop()
+    except IndexError:
+        return _empty(size)
+    return work if work[0].size >= size else _empty(size)
+
+
+def _empty(size: int) -> _Work:
     raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size], raw.ctypes.data + start

@@ -18,6 +18,13 @@ Q_TANH_F32 = (
     float.fromhex("0x1.122668p-2"),
     float.fromhex("0x1.6d7206p-4"),
 )
+# (ln((1 + u) / (1 - u)) - 2u) / u^3 by powers of u^2, |u| <= (sqrt 2 - 1) / (sqrt 2 + 1)
+Q_LOG_F32 = (
+    float.fromhex("0x1.555556p-1"),
+    float.fromhex("0x1.9999ecp-2"),
+    float.fromhex("0x1.245c44p-2"),
+    float.fromhex("0x1.ddced8p-3"),
+)
 LN2_F32 = float.fromhex("0x1.62e430p-1")
 MINUS_HALF_LN2_F32 = float.fromhex("-0x1.62e430p-2")
 MINUS_LOG2E_F32 = float.fromhex("-0x1.715476p+0")
@@ -51,6 +58,19 @@ Q_TANH_F64 = (
     float.fromhex("0x1.71ddeb16942ccp-10"),
     float.fromhex("0x1.28a2a244f1375p-12"),
     float.fromhex("0x1.af750acbf2eedp-15"),
+)
+# (ln((1 + u) / (1 - u)) - 2u) / u^3 by powers of u^2, |u| <= (sqrt 2 - 1) / (sqrt 2 + 1)
+Q_LOG_F64 = (
+    float.fromhex("0x1.5555555555555p-1"),
+    float.fromhex("0x1.999999999999ap-2"),
+    float.fromhex("0x1.2492492492486p-2"),
+    float.fromhex("0x1.c71c71c71f255p-3"),
+    float.fromhex("0x1.745d17437e31ap-3"),
+    float.fromhex("0x1.3b13b261100c9p-3"),
+    float.fromhex("0x1.1110b8d10b6bbp-3"),
+    float.fromhex("0x1.e2029616bb132p-4"),
+    float.fromhex("0x1.ab83e04a47f78p-4"),
+    float.fromhex("0x1.bedb01af0c1fep-4"),
 )
 LN2_F64 = float.fromhex("0x1.62e42fefa39efp-1")
 MINUS_HALF_LN2_F64 = float.fromhex("-0x1.62e42fefa39efp-2")

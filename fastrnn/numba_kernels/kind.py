@@ -14,7 +14,7 @@ __all__ = ["Kind", "KindType"]
 
 @dataclass(frozen=True)
 class Kind:
-    """A variant of cells.py and its activation, for the serial or the parallel twin of the entry point."""
+    """A variant of cells.py or "dense", and its activation, for the serial or the parallel twin of the entry point."""
 
     variant: str
     activation: str

@@ -32,6 +32,7 @@ __all__ = [
     "lanes",
     "lanewise",
     "load",
+    "load_filled",
     "load_some",
     "move",
     "pointer",
@@ -189,6 +190,23 @@ def store(typingctx, pointer, index, value):
     return types.void(pointer, types.int64, value), codegen
 
 
+def _load_first(builder: Any, kind: ir.VectorType, pointer: Any, count: Any, others: Any) -> Any:
+    start = _place(builder, kind, pointer, INDEX(0))
+    align, name = LANE(float_bits(kind) // 8), f"llvm.masked.load.{suffix(kind)}.p0"
+    # The branch spares whole vectors the masked load, which some processors do slowly.
+    with builder.if_else(builder.icmp_signed("<", count, INDEX(kind.count))) as (some, all_lanes):
+        with some:
+            masked = call(builder, name, kind, [start, align, _mask(builder, kind, count), others])
+            some_block = builder.block
+        with all_lanes:
+            whole = load_at(builder, kind, pointer, INDEX(0))
+            all_block = builder.block
+    value = builder.phi(kind)
+    value.add_incoming(masked, some_block)
+    value.add_incoming(whole, all_block)
+    return value
+
+
 @intrinsic
 def load_some(typingctx, pointer, count):
     """Read a vector, or no more than its first `count` lanes; the others are +0."""
@@ -198,27 +216,21 @@ def load_some(typingctx, pointer, count):
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         kind = context.get_value_type(result)
-        start = _place(builder, kind, args[0], INDEX(0))
-        align, zeros = LANE(float_bits(kind) // 8), ir.Constant(kind, [0.0] * kind.count)
-        # The branch spares whole vectors the masked load, which some processors do slowly.
-        with builder.if_else(builder.icmp_signed("<", args[1], INDEX(kind.count))) as (some, all_lanes):
-            with some:
-                masked = call(
-                    builder,
-                    f"llvm.masked.load.{suffix(kind)}.p0",
-                    kind,
-                    [start, align, _mask(builder, kind, args[1]), zeros],
-                )
-                some_block = builder.block
-            with all_lanes:
-                whole = load_at(builder, kind, args[0], INDEX(0))
-                all_block = builder.block
-        value = builder.phi(kind)
-        value.add_incoming(masked, some_block)
-        value.add_incoming(whole, all_block)
-        return value
+        return _load_first(builder, kind, args[0], args[1], ir.Constant(kind, [0.0] * kind.count))
 
     return result(pointer, types.int64), codegen
+
+
+@intrinsic
+def load_filled(typingctx, pointer, count, others):
+    """Read a vector, or no more than its first `count` lanes; the others are those of a vector."""
+    if not _is_floats(pointer) or others != Vector(pointer.dtype):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _load_first(builder, args[2].type, args[0], args[1], args[2])
+
+    return others(pointer, types.int64, others), codegen
 
 
 @intrinsic

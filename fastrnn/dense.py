@@ -1,0 +1,129 @@
+"""Output layers and other dense layers: ``f(W h + b)``, from what users give to what backends run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from fastrnn import backends, checks, threads
+
+if TYPE_CHECKING:
+    from fastrnn.packing import PackedPhase
+
+__all__ = ["Dense", "DenseLayer", "DensePlan"]
+
+FUNCTIONS = ("linear", "relu", "sigmoid", "tanh", "softmax", "log_softmax")  # "linear" is activation=None
+
+
+class Dense(NamedTuple):
+    """A dense layer ``f(W h + b)``: V rows of weights, one for each number it puts out.
+
+    Attributes
+    ----------
+    weight : (V, K) array_like
+        W, in torch's layout.
+    bias : (V,) array_like, optional
+        b.
+    activation : {"softmax", "log_softmax", "sigmoid", "tanh", "relu"}, optional
+        f; softmax and log_softmax are over the V numbers of a row.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.Dense([[1.0, 2.0]], activation="tanh").activation
+    'tanh'
+    """
+
+    weight: Any
+    bias: Any = None
+    activation: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class DensePlan:
+    """Everything a backend needs to run a dense layer. Pickles and copies hold the logical weights and pack again."""
+
+    weight: np.ndarray  # (V, K), read-only
+    bias: np.ndarray | None  # (V,), read-only
+    activation: str  # of FUNCTIONS
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of weights, inputs and results."""
+        return self.weight.dtype
+
+    @property
+    def input_size(self) -> int:
+        """K."""
+        return self.weight.shape[1]
+
+    @property
+    def output_size(self) -> int:
+        """V."""
+        return self.weight.shape[0]
+
+    @cached_property
+    def packed(self) -> "PackedPhase":
+        """The weights in kernel order, packed at first use."""
+        from fastrnn.packing import pack_dense
+
+        return pack_dense(self.weight, self.bias)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "packed"}
+
+
+class DenseLayer:
+    """A `DensePlan` with its runner on each backend, as layers have."""
+
+    def __init__(self, plan: DensePlan) -> None:
+        self.plan = plan
+        self._runners: dict[str, Callable[..., None]] = {}
+
+    def __getstate__(self) -> DensePlan:
+        return self.plan
+
+    def __setstate__(self, plan: DensePlan) -> None:
+        self.__init__(plan)  # type: ignore[misc]
+
+    def __call__(self, x: np.ndarray, out: np.ndarray | None = None, backend: str | None = None) -> np.ndarray:
+        """Compute ``f(W x + b)`` for the rows of x (N, K), of the plan's dtype, into `out` (N, V) or a new array."""
+        name = backend or backends.current()
+        run = self._runners.get(name)
+        if run is None:
+            with backends.lock:
+                run = self._runners.setdefault(name, backends.load(name).dense(self.plan))
+        if out is None:
+            out = np.empty((len(x), self.plan.output_size), self.plan.dtype)
+        run(x, out, threads.count or threads.get_num_threads())
+        return out
+
+
+def make_plan(given: Any, dtype: np.dtype[Any], name: str) -> DensePlan:
+    """Read Dense, (V, c), (V, c, "softmax") or any object with .weight and .bias; copies, cast to `dtype`."""
+    parts = tuple(given) if isinstance(given, (tuple, list)) else (getattr(given, "weight", None), getattr(given, "bias", None))
+    if not 1 <= len(parts) <= 3 or parts[0] is None:
+        raise TypeError(
+            f"{name} must be a fastrnn.Dense, (weight, bias), (weight, bias, activation) or an object with .weight and"
+            f" .bias, such as torch.nn.Linear, got {type(given).__name__}"
+        )
+    weight, bias, activation = (*parts, None, None)[:3]
+    weight = checks.weight(weight, f"{name}.weight")
+    if weight.ndim != 2 or 0 in weight.shape:
+        raise ValueError(f"{name}.weight must be a matrix (V, K), got shape {weight.shape}")
+    if bias is not None:
+        bias = checks.weight(bias, f"{name}.bias")
+        if bias.shape != (len(weight),):
+            cure = f": pass {name}.weight.T" if bias.shape == (weight.shape[1],) else ""
+            raise ValueError(f"{name}.bias is {bias.shape}, expected (V,) = ({len(weight)},){cure}")
+        bias = _frozen(bias, dtype)
+    function = "linear" if activation is None else checks.choice(activation, f"{name}.activation", FUNCTIONS)
+    return DensePlan(_frozen(weight, dtype), bias, function)
+
+
+def _frozen(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    copy = np.array(array, dtype, order="C")
+    copy.flags.writeable = False
+    return copy

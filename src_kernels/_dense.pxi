@@ -1,0 +1,103 @@
+# Dense layers, and the functions of rows that follow them.
+
+cdef enum:
+    DENSE_TILE_ROWS = 48
+    DENSE_TILE_BYTES = 256 * 1024   # sums of a tile, down to DENSE_TILE_LEAST rows: what the functions then read is still in a cache
+    DENSE_TILE_LEAST = 6
+    DENSE_SPLIT_WORK = 1 << 22      # multiply-adds for each thread, a tenth of a millisecond, from which on rows are dealt out
+
+cdef struct DenseCall:
+    const fastrnn_kernels *kernels
+    const fastrnn_phase *phase
+    const char *x
+    Py_ssize_t x_stride
+    char *out
+    Py_ssize_t out_stride
+    Py_ssize_t rows
+    Py_ssize_t tile             # rows of a tile
+    Py_ssize_t share            # bytes of workspace of one member
+    char *work
+
+
+cdef Py_ssize_t dense_sums(const fastrnn_phase *phase, Py_ssize_t itemsize) noexcept nogil:
+    """Bytes of the sums of one row."""
+    return groups_of(phase.units, itemsize) * FASTRNN_GROUP_BYTES
+
+
+cdef void run_dense(void *context, int member, int members) noexcept nogil:
+    """One member's rows."""
+    cdef const DenseCall *call = <const DenseCall *>context
+    cdef char *work = call.work + member * call.share
+    cdef void **x = <void **>work
+    cdef void **out = x + call.tile
+    cdef void *sums = work + (2 * call.tile * <Py_ssize_t>sizeof(void *) + FASTRNN_LINE - 1) // FASTRNN_LINE * FASTRNN_LINE
+    cdef Py_ssize_t row = call.rows * member // members, end = call.rows * (member + 1) // members, here, i
+    while row < end:
+        here = min(call.tile, end - row)
+        for i in range(here):
+            x[i] = <void *>(call.x + (row + i) * call.x_stride)
+            out[i] = call.out + (row + i) * call.out_stride
+        call.kernels.dense(call.phase, <const void *const *>x, sums, <void *const *>out, here)
+        row += here
+
+
+@cython.final
+cdef class DenseEngine:
+    """A dense plan made ready for one tier: ``engine(x, out, threads)``, as backends.py describes."""
+
+    cdef const fastrnn_kernels *kernels
+    cdef fastrnn_phase phase
+    cdef object packed     # owns the weights
+    cdef Py_ssize_t itemsize
+
+    def __cinit__(self, plan, *, str tier=None):
+        self.packed = plan.packed
+        self.kernels = fastrnn_get_kernels(_tier if tier is None else _tier_number(tier), _dtype_number(plan.dtype))
+        self.phase.w_x, self.phase.b = cnp.PyArray_DATA(plan.packed.w_x), cnp.PyArray_DATA(plan.packed.b)
+        self.phase.inputs, self.phase.units = plan.input_size, plan.output_size
+        self.phase.activation = _ACTIVATIONS[plan.activation]
+        self.itemsize = plan.dtype.itemsize
+
+    def __call__(self, cnp.ndarray x not None, cnp.ndarray out not None, int threads=1):
+        cdef DenseCall call
+        cdef Py_ssize_t sums = dense_sums(&self.phase, self.itemsize), work
+        cdef void *block
+        cdef int members = 1
+        cdef bint entered = False
+        call.kernels, call.phase = self.kernels, &self.phase
+        call.x, call.x_stride = cnp.PyArray_BYTES(x), cnp.PyArray_STRIDE(x, 0)
+        call.out, call.out_stride = cnp.PyArray_BYTES(out), cnp.PyArray_STRIDE(out, 0)
+        call.rows = cnp.PyArray_DIM(x, 0)
+        if call.rows == 0:
+            return
+        call.tile = min(call.rows, max(DENSE_TILE_LEAST, min(DENSE_TILE_ROWS, DENSE_TILE_BYTES // sums)))
+        call.share = (2 * call.tile * <Py_ssize_t>sizeof(void *) + FASTRNN_LINE - 1) // FASTRNN_LINE * FASTRNN_LINE + call.tile * sums
+        work = call.rows * self.phase.units * self.phase.inputs
+        if threads > 1 and work >= 2 * DENSE_SPLIT_WORK:
+            entered = True
+            members = <int>min(<Py_ssize_t>threads_now(threads), work // DENSE_SPLIT_WORK, call.rows)
+        if posix_memalign(&block, FASTRNN_LINE, members * call.share):
+            if entered:
+                fastrnn_pool_leave()
+            raise MemoryError(f"fastrnn could not get {members * call.share} bytes of workspace")
+        call.work = <char *>block
+        with nogil:
+            if members == 1:
+                run_dense(&call, 0, 1)
+            else:
+                fastrnn_pool_run(members, run_dense, &call)
+            if entered:
+                fastrnn_pool_leave()
+        free(block)
+
+
+def activate_rows(str activation, cnp.ndarray x not None, cnp.ndarray out not None, *, str tier=None):
+    """Write a function of the rows of x (N, V) to out, which may be x; both C-contiguous and of one dtype."""
+    cdef const fastrnn_kernels *kernels = fastrnn_get_kernels(_tier if tier is None else _tier_number(tier), _dtype_number(x.dtype))
+    cdef int kind = _ACTIVATIONS[activation]
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0), size = cnp.PyArray_DIM(x, 1), row, stride = size * cnp.PyArray_ITEMSIZE(x)
+    cdef char *source = cnp.PyArray_BYTES(x)
+    cdef char *target = cnp.PyArray_BYTES(out)
+    with nogil:
+        for row in range(rows):
+            kernels.activate(kind, source + row * stride, target + row * stride, size)
