@@ -75,7 +75,7 @@ cdef class DenseEngine:
         work = call.rows * self.phase.units * self.phase.inputs
         if threads > 1 and work >= 2 * DENSE_SPLIT_WORK:
             entered = True
-            members = <int>min(<Py_ssize_t>threads_now(threads), work // DENSE_SPLIT_WORK, call.rows)
+            members = <int>max(1, min(<Py_ssize_t>threads_now(threads), work // DENSE_SPLIT_WORK, call.rows)) # no processor may be left
         if posix_memalign(&block, FASTRNN_LINE, members * call.share):
             if entered:
                 fastrnn_pool_leave()
