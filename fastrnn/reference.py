@@ -103,14 +103,15 @@ def _times(x: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 def activate(activation: str, x: np.ndarray, out: np.ndarray) -> None:
     """Write a function of `dense.FUNCTIONS` of x (N, V) to out."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):  # kernels do not warn either
         out[:] = _ROWS[activation](x)
 
 
 def dense(plan: "DensePlan", x: np.ndarray, out: np.ndarray) -> None:
     """Write ``f(W x + b)`` to out (N, V) for x (N, K)."""
-    a = _times(x, plan.weight)
-    activate(plan.activation, a if plan.bias is None else a + plan.bias, out)
+    with np.errstate(all="ignore"):
+        a = _times(x, plan.weight) + (0 if plan.bias is None else plan.bias)
+    activate(plan.activation, a, out)
 
 
 def rnn_gates(a: np.ndarray, activation: str = "tanh") -> Arrays:

@@ -3,24 +3,28 @@
 import json
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from cases import canonical_nan, results, same_bits
+from cases import assert_close, canonical_nan, results, same_bits
 
 from fastrnn import backends
+from fastrnn.backends import Backend
 from fastrnn.cells import ARITHMETIC, VARIANTS
+from fastrnn.dense import DensePlan
+from fastrnn.dense import make_plan as make_dense
 from fastrnn.weights import Plan, Weights
 
 Run = Callable[..., None]
-TIERS = ("generic", "neon", "avx2", "avx512")
+ENGINES = ("numba", *(f"cython-{tier}" for tier in ("generic", "neon", "avx2", "avx512")))
 STREAM_X, STREAM_STATES, STREAM_LENGTHS, STREAM_WEIGHTS = 0, (1, 2), 3, 16  # as in golden.c
 
 with np.load(Path(__file__).parent / "golden" / "golden.npz") as _file:
     GOLDEN = dict(_file)
-CASES = json.loads(str(GOLDEN["cases"]))
+CASES, DENSE = (json.loads(str(GOLDEN[table])) for table in ("cases", "dense"))
 
 
 def mix(x: np.ndarray) -> np.ndarray:
@@ -82,25 +86,25 @@ def assert_golden(case: dict[str, Any], y: np.ndarray, state: tuple[np.ndarray, 
         assert same_bits(GOLDEN[f"{case['name']}/{name}"], s), f"{how}: {name} differs"
 
 
-def prepare(engine: str, plan: Plan) -> Run:
-    """The run of a backend, or of one tier of the compiled one; skips what cannot run here and says so."""
+def load(engine: str) -> Backend:
+    """A backend, or one tier of the compiled one; skips what cannot run here and says so."""
     backend, _, tier = engine.partition("-")
     if backend not in backends.available_backends():
         pytest.skip(f"{backend} cannot run here")
     if backend == "numba":
-        return backends.load(backend).layer(plan)
+        return backends.load(backend)
     from fastrnn import _native
 
     if _native.tiers()[tier] != "ok":
         pytest.skip(f"tier {tier}: {_native.tiers()[tier]}")
-    return _native.Engine(plan, tier=tier)
+    return Backend(*(partial(part, tier=tier) for part in (_native.Engine, _native.DenseEngine, _native.activate_rows)))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-@pytest.mark.parametrize("engine", ["numba", *(f"cython-{tier}" for tier in TIERS)])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_bits(engine: str, case: dict[str, Any]) -> None:
     plan = make_plan(case)
-    run = prepare(engine, plan)
+    run = load(engine).layer(plan)
     x, state, lengths = make_inputs(case, plan)
     assert_golden(case, *results(plan, run, x, state, lengths), "whole")
 
@@ -136,3 +140,46 @@ def test_reference_is_close(case: dict[str, Any]) -> None:
     for name, s in zip("hc", final, strict=False):
         golden = GOLDEN[f"{case['name']}/{name}"]
         np.testing.assert_allclose(s, golden, rtol=0, atol=1e-5 if case["dtype"] == "float32" else 1e-13)
+
+
+def make_dense_case(case: dict[str, Any], activation: str) -> tuple[DensePlan, np.ndarray]:
+    k, v, shift = case["I"], case["H"], case["weight_shift"]
+    x = uniform(case, STREAM_X, (case["T"], k))
+    weight = uniform(case, STREAM_WEIGHTS, (v, k), shift)
+    bias = uniform(case, STREAM_WEIGHTS + 2, (v,), shift) if case["bias"] else None
+    if case["special"]:
+        x[0, 0], x[1, 0], bias[0] = np.inf, np.nan, -np.inf
+    return make_dense((weight, bias, None if activation == "linear" else activation), weight.dtype, "layer"), x
+
+
+def apply(run: Run, plan: DensePlan, x: np.ndarray) -> np.ndarray:
+    out = np.full((len(x), plan.output_size), 99, plan.dtype)
+    run(x, out)
+    return out
+
+
+@pytest.mark.parametrize("case", DENSE, ids=lambda case: case["name"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_dense_bits(engine: str, case: dict[str, Any]) -> None:
+    backend, golden = load(engine), GOLDEN[f"{case['name']}/out"]
+    plan, x = make_dense_case(case, case["activation"])
+    run = backend.dense(plan)
+    assert same_bits(apply(run, plan, x), golden), "rows together"
+    assert same_bits(np.concatenate([apply(run, plan, row[None]) for row in x]), golden), "rows alone"
+    linear, _ = make_dense_case(case, "linear")
+    sums = apply(backend.dense(linear), linear, x)
+    out = np.full_like(sums, 99)
+    backend.activate(case["activation"], sums, out)
+    assert same_bits(out, golden), "the function after the sums"
+    backend.activate(case["activation"], sums, sums)
+    assert same_bits(sums, golden), "in place"
+
+
+@pytest.mark.parametrize("case", DENSE, ids=lambda case: case["name"])
+def test_dense_reference_is_close(case: dict[str, Any]) -> None:
+    golden = GOLDEN[f"{case['name']}/out"]
+    plan, x = make_dense_case(case, case["activation"])
+    out = apply(backends.load("reference").dense(plan), plan, x)
+    finite = np.isfinite(golden)
+    np.testing.assert_array_equal(out[~finite], golden[~finite])
+    assert_close(out[finite], golden[finite], "kernel", plan.dtype)

@@ -88,8 +88,7 @@ static inline real sigma_or_x(const cell *w, real x) { return does(w, "linear") 
 static inline real tanh_or_x(const cell *w, real x) { return does(w, "linear") ? x : tanh_of(x); }
 
 static inline real rnn_unit(const cell *w, int u, const real *x, const real *h) {
-    const real a = gate(w, u, x, h);
-    return flush_of(does(w, "tanh") ? tanh_of(a) : does(w, "relu") ? relu_of(a) : does(w, "sigmoid") ? sigma_of(a) : a);
+    return flush_of(activation_of(w->activation, gate(w, u, x, h)));
 }
 
 /* Not flushed: what a projection multiplies. */
@@ -127,6 +126,16 @@ static inline void cell_step(const cell *w, const real *x, real *h, real *c) {
     for (int r = 0; r < w->R; r++)
         h[r] = w->P ? flush_of(sum(0, next, w->w_hr + r * w->H, w->H)) : lstm ? flush_of(next[r]) : next[r];
     free(next), free(reset);
+}
+
+/* Dense layers -------------------------------------------------------------------------------------------------------- */
+
+/* One row of y (V,) = f(b + W x), with W (V, K). */
+static inline void dense_row(const char *activation, const real *w, const real *b, const real *x, real *y, int K, int V) {
+    real *sums = allocate((size_t)V, sizeof *sums);
+    for (int v = 0; v < V; v++) sums[v] = sum(b[v], x, w + v * K, K);
+    activate_row(activation, sums, y, V);
+    free(sums);
 }
 
 #endif

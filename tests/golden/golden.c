@@ -3,13 +3,27 @@
  *     golden VARIANT ACTIVATION I H P L D T B BIAS RAGGED SEED WEIGHT_SHIFT STATE_SHIFT LOUD SPECIAL > bytes of y, h and, for LSTM, c
  *
  * Built once per dtype, see ../c/contract.h. Weights and biases are drawn and taken times 2^-WEIGHT_SHIFT, initial states times
- * 2^-STATE_SHIFT; x is 0 from step LOUD on. SPECIAL puts Inf, -Inf and NaN into x. Tests draw the same numbers in NumPy. */
+ * 2^-STATE_SHIFT; x is 0 from step LOUD on. SPECIAL puts Inf, -Inf and NaN into x. Tests draw the same numbers in NumPy.
+ *
+ * VARIANT dense is a dense layer from I to H numbers over T rows; it heeds BIAS, SEED, WEIGHT_SHIFT and SPECIAL, which puts Inf and NaN
+ * into x and -Inf into the first bias, and gives y alone. */
 #include <math.h>
 #include <stdio.h>
 
 #include "../c/cells.h"
 
 enum { STREAM_X, STREAM_H, STREAM_C, STREAM_LENGTHS, STREAM_WEIGHTS = 16 }; /* 16 + 5 index + field */
+
+static int dense(const char *activation, int I, int H, int T, int bias, uint32_t seed, int weight_shift, int special) {
+    real *x = tensor(seed, STREAM_X, T * I, 0), *w = tensor(seed, STREAM_WEIGHTS, H * I, weight_shift);
+    real *b = tensor(seed, STREAM_WEIGHTS + 2, H, weight_shift), *y = allocate((size_t)(T * H), sizeof *y);
+    for (int v = 0; !bias && v < H; v++) b[v] = 0;
+    if (special) x[0 * I + 0] = INFINITY, x[1 * I + 0] = NAN, b[0] = -INFINITY;
+    for (int t = 0; t < T; t++) dense_row(activation, w, b, x + t * I, y + t * H, I, H);
+    fwrite(y, sizeof *y, (size_t)(T * H), stdout);
+    free(x), free(w), free(b), free(y);
+    return 0;
+}
 
 int main(int argc, char **argv) {
     if (argc != 17) return fprintf(stderr, "usage: see the top of golden.c\n"), 2;
@@ -18,6 +32,7 @@ int main(int argc, char **argv) {
     const int I = n[3], H = n[4], P = n[5], R = P ? P : H, L = n[6], D = n[7], T = n[8], B = n[9];
     const int bias = n[10], ragged = n[11], weight_shift = n[13], state_shift = n[14], loud = n[15], special = n[16];
     const uint32_t seed = (uint32_t)n[12];
+    if (strcmp(argv[1], "dense") == 0) return dense(argv[2], I, H, T, bias, seed, weight_shift, special);
 
     real *x = tensor(seed, STREAM_X, T * B * I, 0);
     for (int i = loud * B * I; i < T * B * I; i++) x[i] = 0;

@@ -3,9 +3,9 @@
     python tests/golden/make.py            compile golden.c with $CC or cc, run it, write golden.npz
     python tests/golden/make.py --check    compare golden.npz with a fresh run
 
-The file holds ``arithmetic`` (the version of the contract), ``cases`` (the table below as JSON) and per case
-``<name>/y``, a CRC-32 of the bits of every time step of y, and ``<name>/h``, ``<name>/c``, the final states. NaN counts
-as one value.
+The file holds ``arithmetic`` (the version of the contract), ``cases`` and ``dense`` (the tables below as JSON); per
+case ``<name>/y``, a CRC-32 of the bits of every time step of y, and ``<name>/h``, ``<name>/c``, the final states; and
+per dense layer ``<name>/out``. NaN counts as one value.
 """
 
 import argparse
@@ -76,18 +76,40 @@ def table() -> list[dict[str, Any]]:
     return cases
 
 
+def dense_table() -> list[dict[str, Any]]:
+    """All dense layers: widths, large weights for tiny shares of softmax, no bias, non-finite numbers; five rows."""
+    kinds: dict[str, dict[str, Any]] = {
+        **{f"K{i}-V{h}": {"I": i, "H": h} for i, h in ((1, 1), (5, 3), (130, 15), (16, 16), (3, 37), (37, 130))},
+        "large": {"I": 37, "H": 37, "weight_shift": -5},
+        "nobias": {"bias": 0},
+        "nonfinite": {"special": 1},
+    }
+    of_one = {"K260-V17": {"I": 260}, "nonfinite": kinds["nonfinite"]}
+    cases: list[dict[str, Any]] = []
+    for dtype in ("float32", "float64"):
+        for activation in ("softmax", "log_softmax", "sigmoid", "tanh", "relu", "linear"):
+            for kind, sizes in (kinds if activation.endswith("softmax") else of_one).items():
+                head = {"name": f"{activation}-{kind}-{dtype}", "dtype": dtype, "activation": activation}
+                cases.append(head | DEFAULTS | {"T": 5} | sizes | {"seed": len(cases) + 1})
+    return cases
+
+
 def crc(y: np.ndarray) -> np.ndarray:
     """CRC-32 of every time step, little endian, any NaN as numpy's."""
     y = np.where(np.isnan(y), y.dtype.type(np.nan), y)
     return np.array([zlib.crc32(np.ascontiguousarray(step, step.dtype.newbyteorder("<"))) for step in y], np.uint32)
 
 
+def run(program: Path, variant: str, case: dict[str, Any]) -> np.ndarray:
+    """Run one case: all its numbers."""
+    arguments = [variant, case["activation"], *(str(case[key]) for key in DEFAULTS)]
+    done = subprocess.run([program, *arguments], check=True, stdout=subprocess.PIPE)
+    return np.frombuffer(done.stdout, case["dtype"])
+
+
 def compute(program: Path, case: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Run one case."""
-    arguments = [case["variant"], case["activation"], *(str(case[key]) for key in DEFAULTS)]
-    output = np.frombuffer(
-        subprocess.run([program, *arguments], check=True, stdout=subprocess.PIPE).stdout, case["dtype"]
-    )
+    """Run a layer."""
+    output = run(program, case["variant"], case)
     layers, batch, r = case["L"] * case["D"], case["B"], case["P"] or case["H"]
     y, h, c = np.split(output, np.cumsum([case["T"] * batch * case["D"] * r, layers * batch * r]))
     arrays = {"y": crc(y.reshape(case["T"], -1)), "h": h.reshape(layers, batch, r)}
@@ -97,9 +119,10 @@ def compute(program: Path, case: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def compute_all() -> dict[str, np.ndarray]:
-    """Compile golden.c for both dtypes and run the table."""
-    cases = table()
-    arrays = {"arithmetic": np.array(ARITHMETIC), "cases": np.array(json.dumps(cases))}
+    """Compile golden.c for both dtypes and run the tables."""
+    cases, dense_cases = table(), dense_table()
+    arrays = {"arithmetic": np.array(ARITHMETIC)}
+    arrays |= {"cases": np.array(json.dumps(cases)), "dense": np.array(json.dumps(dense_cases))}
     with tempfile.TemporaryDirectory() as folder:
         for dtype, define in (("float32", []), ("float64", ["-DFASTRNN_DOUBLE"])):
             program = Path(folder) / dtype
@@ -109,6 +132,9 @@ def compute_all() -> dict[str, np.ndarray]:
             for case in cases:
                 if case["dtype"] == dtype:
                     arrays |= compute(program, case)
+            for case in dense_cases:
+                if case["dtype"] == dtype:
+                    arrays[f"{case['name']}/out"] = run(program, "dense", case).reshape(case["T"], case["H"])
     return arrays
 
 
@@ -120,7 +146,7 @@ def main() -> int:
     arrays = compute_all()
     if not check:
         np.savez_compressed(GOLDEN, **arrays)
-        print(f"wrote {len(table())} cases, {GOLDEN.stat().st_size} bytes")
+        print(f"wrote {len(table())} + {len(dense_table())} cases, {GOLDEN.stat().st_size} bytes")
         return 0
     with np.load(GOLDEN) as stored:
         before = dict(stored)
