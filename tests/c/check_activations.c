@@ -1,4 +1,5 @@
-/* sigma and tanh against a wider type, and the kernels' versions of them on every tier that runs here against contract.h, bit for bit.
+/* sigma, tanh and softmax's e^-d and ln against a wider type; the kernels' sigma and tanh on every tier that runs here against contract.h,
+ * bit for bit (test_kernels.c does that for softmax).
  *
  *     check_activations [-k] N
  *
@@ -15,21 +16,24 @@
 typedef long double wide;
 #define DTYPE FASTRNN_F64
 #define ABSOLUTE 4e-16
-#define LEAST_NORMAL 0x1p-1022
+#define EXP_ULPS 216 /* ln 2 is one constant, whose error counts n times: 0.3 a unit of d, as in the tail of sigma */
 #else
 typedef double wide;
 #define DTYPE FASTRNN_F32
 #define ABSOLUTE 1.5e-7
-#define LEAST_NORMAL 0x1p-126f
+#define EXP_ULPS 5
 #endif
 #define ULPS 4
+#define LOG_ULPS 2
 #define SIGN ((bits)1 << (8 * sizeof(bits) - 1))
+
+#define LOG_MOST 0x1p24 /* a total of more numbers than any row has */
 
 enum { BLOCK = 4096 };
 
 static int failures;
-static double sigma_absolute, tanh_absolute, tanh_ulps, sigma_steps_back, tanh_steps_back;
-static real sigma_absolute_at, tanh_absolute_at, tanh_ulps_at, sigma_steps_back_at, tanh_steps_back_at;
+static double sigma_absolute, tanh_absolute, tanh_ulps, sigma_steps_back, tanh_steps_back, exp_absolute, exp_ulps, log_ulps;
+static real sigma_absolute_at, tanh_absolute_at, tanh_ulps_at, sigma_steps_back_at, tanh_steps_back_at, exp_absolute_at, exp_ulps_at, log_ulps_at;
 static const fastrnn_kernels *tiers[FASTRNN_TIERS];
 
 static void fail(const char *what, real x, real y) {
@@ -87,6 +91,31 @@ static void check_tanh(real x, real y, real mirrored) {
     if (x == INFINITY && y != 1) fail("tanh(Inf) is not 1", x, y);
 }
 
+/* d >= 0 or NaN */
+static void check_exp_minus(real d, real y) {
+    if (d != d) {
+        if (y == y) fail("e^-NaN is not NaN", d, y);
+        return;
+    }
+    if (d > SIGMA_LIMIT) {
+        if (to_bits(y) != 0) fail("e^-d beyond the limit is not +0", d, y);
+        return;
+    }
+    const wide exact = exp(-(wide)d);
+    const double error = (double)fabs(y - exact);
+    worst(&exp_absolute, &exp_absolute_at, error, d);
+    worst(&exp_ulps, &exp_ulps_at, error / ulp(exact), d);
+    if (!(y >= LEAST_NORMAL && y <= 1)) fail("e^-d outside the normal numbers up to 1", d, y);
+    if (d == 0 && y != 1) fail("e^-0 is not 1", d, y);
+}
+
+/* x in [1, LOG_MOST] */
+static void check_log(real x, real y) {
+    const wide exact = log((wide)x);
+    if (x == 1 && to_bits(y) != 0) fail("ln 1 is not +0", x, y);
+    if (x > 1) worst(&log_ulps, &log_ulps_at, (double)fabs(y - exact) / ulp(exact), x);
+}
+
 static void check_kernels(int activation, const real *x, const real *expected, int n) {
     real y[BLOCK];
     for (int tier = 0; tier < FASTRNN_TIERS; tier++) {
@@ -114,12 +143,17 @@ static void check(const real *x, int n, real *sigma_top, real *tanh_top) {
     for (int i = 0; i < n; i++) mirrored[i] = tanh_of(minus_x[i]);
     for (int i = 0; i < n; i++)
         if (!signbit(x[i])) check_tanh(x[i], t[i], mirrored[i]);
+    for (int i = 0; i < n; i++) s[i] = exp_minus_of(x[i]);
+    for (int i = 0; i < n; i++)
+        if (!signbit(x[i])) check_exp_minus(x[i], s[i]);
+    for (int i = 0; i < n; i++)
+        if (x[i] >= 1 && x[i] <= LOG_MOST) check_log(x[i], log_of(x[i]));
 }
 
 /* A block of neighbours on either side of every number at which a branch, a clamp or a range of exponents changes. */
 static void check_edges(void) {
     const real log2e = -MINUS_LOG2E;
-    real edges[] = {0, from_bits(1), LEAST_NORMAL, TANH_TINY, 1, SIGMA_LIMIT, TANH_LIMIT, INFINITY, 0.25f / log2e,
+    real edges[] = {0, from_bits(1), LEAST_NORMAL, TANH_TINY, 1, sqrt(2), 2, SIGMA_LIMIT, TANH_LIMIT, INFINITY, 0.25f / log2e,
                     0.5f / log2e, 0.75f / log2e, SIGNIFICAND / log2e, SIGNIFICAND / TWO_LOG2E};
     real x[BLOCK];
     for (unsigned e = 0; e < 2 * sizeof edges / sizeof *edges; e++) {
@@ -186,9 +220,15 @@ int main(int argc, char **argv) {
     printf("tanh   absolute error %.3g at %a\n", tanh_absolute, (double)tanh_absolute_at);
     printf("tanh   ulps           %.3g at %a\n", tanh_ulps, (double)tanh_ulps_at);
     printf("tanh   steps back     %.3g ulp at %a\n", tanh_steps_back, (double)tanh_steps_back_at);
+    printf("e^-d   absolute error %.3g at %a\n", exp_absolute, (double)exp_absolute_at);
+    printf("e^-d   ulps           %.3g at %a\n", exp_ulps, (double)exp_ulps_at);
+    printf("ln     ulps           %.3g at %a\n", log_ulps, (double)log_ulps_at);
     if (sigma_absolute > ABSOLUTE) fail("sigma's absolute error", sigma_absolute_at, sigma_of(sigma_absolute_at));
     if (tanh_absolute > ABSOLUTE) fail("tanh's absolute error", tanh_absolute_at, tanh_of(tanh_absolute_at));
     if (tanh_ulps > ULPS) fail("tanh's error in ulps", tanh_ulps_at, tanh_of(tanh_ulps_at));
+    if (exp_absolute > ABSOLUTE) fail("the absolute error of e^-d", exp_absolute_at, exp_minus_of(exp_absolute_at));
+    if (exp_ulps > EXP_ULPS) fail("the error of e^-d in ulps", exp_ulps_at, exp_minus_of(exp_ulps_at));
+    if (log_ulps > LOG_ULPS) fail("the error of ln in ulps", log_ulps_at, log_of(log_ulps_at));
     if (sigma_steps_back > 1) fail("sigma is not monotone", sigma_steps_back_at, sigma_of(sigma_steps_back_at));
     if (tanh_steps_back > 1) fail("tanh is not monotone", tanh_steps_back_at, tanh_of(tanh_steps_back_at));
     printf("%d failures\n", failures);

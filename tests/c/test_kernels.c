@@ -1,4 +1,4 @@
-/* The C leaves of every tier that runs here against the naive cells of cells.h, bit for bit, over odd sizes.
+/* The C leaves of every tier that runs here against the naive cells and dense layers of cells.h, bit for bit, over odd sizes.
  *
  * For the sanitizers every buffer has exactly the size the interface asks for. Packed arrays start on 64 bytes as promised to the
  * kernels; rows of x, h and out belong to users and start one element after that. Padding lanes of the weights hold NaN, which
@@ -19,6 +19,8 @@ enum { GROUP = FASTRNN_GROUP_BYTES / sizeof(real), STEPS = 3 };
 
 static int failures;
 static uint64_t checksum = 0xcbf29ce484222325; /* FNV-1a */
+
+static void add_to_checksum(real value) { checksum = (checksum ^ (value == value ? to_bits(value) : 1)) * 0x100000001b3; }
 
 /* Buffers -------------------------------------------------------------------------------------------------------------- */
 
@@ -70,13 +72,13 @@ static real *pack_bias(int kind, const cell *w, int first_gate, int units) {
     return p;
 }
 
-static int activation_of(const cell *w) {
+static int activation_number(const cell *w) {
     return does(w, "linear") ? FASTRNN_LINEAR : does(w, "relu") ? FASTRNN_RELU : does(w, "sigmoid") ? FASTRNN_SIGMOID : FASTRNN_STANDARD;
 }
 
 static fastrnn_phase make_phase(int kind, const cell *w, int first_gate) {
     const int project = kind == FASTRNN_PROJECT, units = project ? w->P : w->H, depth = project ? w->H : w->R;
-    fastrnn_phase p = {.inputs = project ? 0 : w->I, .depth = depth, .units = units, .activation = activation_of(w)};
+    fastrnn_phase p = {.inputs = project ? 0 : w->I, .depth = depth, .units = units, .activation = activation_number(w)};
     p.flush = !(kind == FASTRNN_LSTM && w->P);
     p.w_x = project ? NULL : pack(kind, w->w_ih, first_gate, units, w->I);
     p.w_h = pack(kind, project ? w->w_hr : w->w_hh, first_gate, units, depth);
@@ -180,10 +182,7 @@ static void check(const char *variant, const char *activation, int I, int H, int
     for (int step = 0; step < STEPS; step++)
         for (int r = 0; r < rows; r++) cell_step(&w, x[step * rows + r], h[r], c[r]);
     for (int r = 0; r < rows; r++)
-        for (int i = 0; i < w.R; i++) {
-            const real value = h[r][i] == h[r][i] ? h[r][i] : NAN;
-            checksum = (checksum ^ (to_bits(value == value ? value : 0) + (value != value))) * 0x100000001b3;
-        }
+        for (int i = 0; i < w.R; i++) add_to_checksum(h[r][i]);
     for (int tier = 0; tier < FASTRNN_TIERS; tier++) {
         const fastrnn_kernels *kernels = fastrnn_get_kernels(tier, DTYPE);
         if (!kernels) continue;
@@ -251,6 +250,62 @@ static void check_ahead(const char *variant, int kind, int I, int H, int parts, 
     free_phase(p), free_cell(w);
 }
 
+static const struct { const char *name; int number; } functions[] = {
+    {"linear", FASTRNN_LINEAR}, {"relu", FASTRNN_RELU}, {"sigmoid", FASTRNN_SIGMOID}, {"tanh", FASTRNN_TANH},
+    {"softmax", FASTRNN_SOFTMAX}, {"log_softmax", FASTRNN_LOG_SOFTMAX}};
+
+static void compare_row(const char *tier, const char *what, const char *function, int V, int K, int rows, int r, const real *expected,
+                        const real *actual) {
+    for (int v = 0; v < V; v++)
+        if (!same(expected[v], actual[v]) && failures++ < 20)
+            printf("FAILED  %s %s %s V=%d K=%d rows=%d: [%d][%d] is %a, expected %a\n", tier, what, function, V, K, rows, r, v, (double)actual[v],
+                   (double)expected[v]);
+}
+
+/* A dense layer, and its function alone: into another row and in place.  PLAIN weights are small; the others are large, so that shares of a
+ * softmax come out tiny and 0. */
+static void check_dense(unsigned function, int V, int K, int rows, kind_of_data kind, uint32_t seed) {
+    const char *name = functions[function].name;
+    const int shift = kind == PLAIN ? 2 : -6;
+    const ptrdiff_t padded = (ptrdiff_t)groups_of(V) * GROUP;
+    real *w = tensor(seed, 16, V * K, shift), *b = tensor(seed, 17, V, shift), *sums = packed(rows * padded), *packed_b = packed(padded);
+    real **x = make_rows(rows, K), **given = make_rows(rows, V), **expected = make_rows(rows, V), **out = make_rows(rows, V);
+    draw_rows(seed, 0, 0, rows, K, x);
+    draw_rows(seed, 1, shift - 1, rows, V, given);
+    for (int v = 0; kind == TINY && v < V; v++) given[0][v] = v ? 0 : -SIGMA_LIMIT; /* e^-d is just normal, its share would not be */
+    if (kind == NONFINITE) {
+        b[0] = -INFINITY;                                       /* in every row: a share of 0, whose logarithm is -Inf */
+        x[0][K - 1] = INFINITY, x[rows - 1][0] = NAN;
+        given[0][V / 2] = INFINITY, given[rows / 2][V - 1] = NAN;
+        for (int v = 0; v < V; v++) given[rows - 1][v] = v % 3 ? given[rows - 1][v] : -INFINITY;
+    }
+    memcpy(packed_b, b, (size_t)V * sizeof *b);
+    const fastrnn_phase p = {.w_x = pack(FASTRNN_RNN, w, 0, V, K), .b = packed_b, .inputs = K, .units = V, .activation = functions[function].number};
+    for (int tier = 0; tier < FASTRNN_TIERS; tier++) {
+        const fastrnn_kernels *kernels = fastrnn_get_kernels(tier, DTYPE);
+        if (!kernels) continue;
+        for (int r = 0; r < rows; r++) dense_row(name, w, b, x[r], expected[r], K, V);
+        kernels->dense(&p, (const void *const *)x, sums, (void *const *)out, rows);
+        for (int r = 0; r < rows; r++) compare_row(fastrnn_tier_name(tier), "dense", name, V, K, rows, r, expected[r], out[r]);
+        for (int r = 0; r < rows; r++) {
+            activate_row(name, given[r], expected[r], V);
+            kernels->activate(p.activation, given[r], out[r], V);
+            compare_row(fastrnn_tier_name(tier), "activate", name, V, K, rows, r, expected[r], out[r]);
+            memcpy(out[r], given[r], (size_t)V * sizeof **out);
+            kernels->activate(p.activation, out[r], out[r], V);
+            compare_row(fastrnn_tier_name(tier), "activate in place", name, V, K, rows, r, expected[r], out[r]);
+        }
+    }
+    for (int r = 0; r < rows; r++) {
+        for (int v = 0; v < V; v++) add_to_checksum(expected[r][v]);
+        dense_row(name, w, b, x[r], expected[r], K, V);
+        for (int v = 0; v < V; v++) add_to_checksum(expected[r][v]);
+    }
+    free(w), free(b), free(sums);
+    free_rows(x, rows), free_rows(given, rows), free_rows(expected, rows), free_rows(out, rows);
+    free_phase(p);
+}
+
 int main(void) {
     static const char *const cells[][2] = {
         {"rnn", "tanh"}, {"rnn", "relu"}, {"rnn", "sigmoid"}, {"rnn", "linear"}, {"lstm", "standard"}, {"lstm", "linear"},
@@ -281,6 +336,12 @@ int main(void) {
         for (unsigned j = 0; j < sizeof sizes / sizeof *sizes; j++)
             for (unsigned k = 0; k < sizeof parts / sizeof *parts; k++)
                 check_ahead(phases[i].variant, phases[i].kind, sizes[j][0], sizes[j][1], parts[k], ++seed);
+    static const int units[] = {1, 3, 15, 16, 17, 37, 130}, inputs[] = {1, 5, 130}, rows[] = {1, 2, 7};
+    for (unsigned f = 0; f < sizeof functions / sizeof *functions; f++)
+        for (unsigned i = 0; i < sizeof units / sizeof *units; i++)
+            for (unsigned j = 0; j < sizeof inputs / sizeof *inputs; j++)
+                for (unsigned k = 0; k < sizeof rows / sizeof *rows; k++)
+                    for (int kind = 0; kind < KINDS; kind++) check_dense(f, units[i], inputs[j], rows[k], (kind_of_data)kind, ++seed);
     printf("checksum %016llx\n%d failures\n", (unsigned long long)checksum, failures);
     return failures > 0;
 }
