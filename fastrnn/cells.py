@@ -4,7 +4,7 @@ Orders of operations are written in the notation of the arithmetic contract: one
 ``fma(a, b, c)`` is ``a*b + c`` with one rounding, ``flush`` stores a tiny state as +0, s is the sigmoid.
 ``acc(b; x, h)`` is ``acc = b``, then x times a row of W_ih is added, then h times a row of W_hh, each in runs of at
 most `RUN` terms: ``run = +0``; ``run = fma(x[i], W_ih[row, i], run)`` for the next i in order; ``acc = acc + run``.
-docs/arithmetic.md says why.
+docs/arithmetic.md says why, and has the order of output layers.
 """
 
 from typing import NamedTuple
