@@ -57,12 +57,12 @@ class DensePlan:
     @property
     def input_size(self) -> int:
         """K."""
-        return self.weight.shape[1]
+        return int(self.weight.shape[1])
 
     @property
     def output_size(self) -> int:
         """V."""
-        return self.weight.shape[0]
+        return len(self.weight)
 
     @cached_property
     def packed(self) -> "PackedPhase":
@@ -103,7 +103,8 @@ class DenseLayer:
 
 def make_plan(given: Any, dtype: np.dtype[Any], name: str) -> DensePlan:
     """Read Dense, (V, c), (V, c, "softmax") or any object with .weight and .bias; copies, cast to `dtype`."""
-    parts = tuple(given) if isinstance(given, (tuple, list)) else (getattr(given, "weight", None), getattr(given, "bias", None))
+    named = (getattr(given, attribute, None) for attribute in ("weight", "bias"))
+    parts = tuple(given if isinstance(given, (tuple, list)) else named)
     if not 1 <= len(parts) <= 3 or parts[0] is None:
         raise TypeError(
             f"{name} must be a fastrnn.Dense, (weight, bias), (weight, bias, activation) or an object with .weight and"

@@ -71,10 +71,11 @@ def pack(variant_name: str, weights: Weights, dtype: npt.DTypeLike) -> tuple[Pac
 
 
 def pack_dense(weight: np.ndarray, bias: np.ndarray | None) -> PackedPhase:
-    """Pack a dense layer (V, K) as the plain RNN's part over x, which it equals; without a bias its sums start at +0."""
+    """Pack a dense layer (V, K) as the plain RNN's part over x; without a bias its sums start at +0."""
     none = _frozen(aligned_zeros(0, weight.dtype))
     b = np.zeros(len(weight), weight.dtype) if bias is None else bias
-    return PackedPhase(_blocks(weight[None], VARIANTS["rnn"].phases[0].groups), none, _blocks(b[None, :, None], 1), none)
+    w_x = _blocks(weight[None], VARIANTS["rnn"].phases[0].groups)
+    return PackedPhase(w_x, none, _blocks(b[None, :, None], 1), none)
 
 
 def unpack(

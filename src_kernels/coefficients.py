@@ -3,8 +3,8 @@
 sigma and tanh need e^-x and e^2x. Both take out n ln 2, the nearest multiple, and are left with e^g - 1 = g * q(g),
 |g| <= ln 2 / 2. q is a minimax polynomial whose first coefficient is exactly 1, for the sake of tanh at small x; the
 others are rounded to the dtype one after the other, lowest first, and each time the rest is fitted anew, so that it
-makes up for the rounding. sigma has g = -f, tanh has g = 2f: their coefficients are q's times exact powers of -1 and 2. The logarithm of softmax
-needs no such care: its polynomial is a Chebyshev fit with rounded coefficients.
+makes up for the rounding. sigma has g = -f, tanh has g = 2f: their coefficients are q's times exact powers of -1 and 2.
+The logarithm of softmax needs no such care: its polynomial is a Chebyshev fit with rounded coefficients.
 
     python src_kernels/coefficients.py            write coefficients.h and fastrnn/numba_kernels/coefficients.py
     python src_kernels/coefficients.py --check    compare them with a fresh derivation
@@ -21,7 +21,8 @@ import mpmath as mp
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = ROOT / "src_kernels" / "coefficients.h"
 PYTHON = ROOT / "fastrnn" / "numba_kernels" / "coefficients.py"
-DTYPES = {"F32": (24, 5, 126, 3), "F64": (53, 10, 1022, 9)}  # bits of the significand, degree of q, largest n of sigma, degree of log's
+# Bits of the significand, degree of q, largest n of sigma, degree of the logarithm's polynomial.
+DTYPES = {"F32": (24, 5, 126, 3), "F64": (53, 10, 1022, 9)}
 GRID = 1500  # points the error is looked at; even, so that none is 0
 MEANING = {
     "Q_SIGMA": "(e^-f - 1) / f for |f| <= ln 2 / 2, lowest coefficient first",

@@ -93,7 +93,9 @@ def test_numba_agrees(variant, dtype):
         case = Case(variant, VARIANTS[variant].activations[0], 20, hidden, 2, 2, steps=steps, batch=batch)
         plan: Plan = make_plan(case, dtype)
         data = (*make_inputs(case, dtype), make_lengths(case))
-        assert equal(results(plan, backends.load("numba").layer(plan), *data), results(plan, native.Engine(plan), *data))
+        assert equal(
+            results(plan, backends.load("numba").layer(plan), *data), results(plan, native.Engine(plan), *data)
+        )
 
 
 def test_numba_has_the_same_runs():
