@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastrnn.backends import available_backends, cpu_info, use_backend
     from fastrnn.checks import FormatError, UnsupportedError
+    from fastrnn.dense import Dense
     from fastrnn.files import load
     from fastrnn.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, from_state_dict, warmup
+    from fastrnn.model import SequenceModel
     from fastrnn.stream import Stream
     from fastrnn.threads import get_num_threads, set_num_threads
     from fastrnn.torch import from_torch
@@ -21,8 +23,10 @@ ARITHMETIC = 2  # the version of the arithmetic contract: the same number, the s
 _HOMES = {
     "backends": ("available_backends", "cpu_info", "use_backend"),
     "checks": ("FormatError", "UnsupportedError"),
+    "dense": ("Dense",),
     "files": ("load",),
     "layers": ("GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "from_state_dict", "warmup"),
+    "model": ("SequenceModel",),
     "stream": ("Stream",),
     "threads": ("get_num_threads", "set_num_threads"),
     "torch": ("from_torch",),
@@ -35,10 +39,12 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Dense",
     "FormatError",
     "GRUCell",
     "LSTMCell",
     "RNNCell",
+    "SequenceModel",
     "Stream",
     "UnsupportedError",
     "Vocabulary",

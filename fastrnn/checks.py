@@ -131,6 +131,11 @@ def path(value: Any) -> str:
         raise TypeError(f"path must be a string or a path, got {_kind(value)}") from None
 
 
+def large_header(size: int, limit: int) -> ValueError:
+    """Return the error of a model whose description takes more bytes than `load` reads."""
+    return ValueError(f"the vocabulary and labels take {size} bytes in a file, and may take {limit}: shorten them")
+
+
 def no_weights(layer: object) -> ValueError:
     """Return the error of a layer that is called before it has weights."""
     return ValueError(f"{layer!r} has no weights: call load_state_dict(tensors), or init(seed) for random ones")

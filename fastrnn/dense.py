@@ -88,7 +88,27 @@ class DenseLayer:
     def __setstate__(self, plan: DensePlan) -> None:
         self.__init__(plan)  # type: ignore[misc]
 
-    def __call__(self, x: np.ndarray, out: np.ndarray | None = None, backend: str | None = None) -> np.ndarray:
+    @property
+    def input_size(self) -> int:
+        """K."""
+        return self.plan.input_size
+
+    @property
+    def _output_size(self) -> int:  # V, by the name that recurrent layers have for it
+        return self.plan.output_size
+
+    def __repr__(self) -> str:
+        plan = self.plan
+        function = f", {plan.activation!r}" if plan.activation != "linear" else ""
+        return f"Dense({plan.input_size}, {plan.output_size}{function}{', bias=False' * (plan.bias is None)})"
+
+    def __call__(
+        self,
+        x: np.ndarray,
+        out: np.ndarray | None = None,
+        backend: str | None = None,
+        num_threads: int | None = None,
+    ) -> np.ndarray:
         """Compute ``f(W x + b)`` for the rows of x (N, K), of the plan's dtype, into `out` (N, V) or a new array."""
         name = backend or backends.current()
         run = self._runners.get(name)
@@ -97,7 +117,7 @@ class DenseLayer:
                 run = self._runners.setdefault(name, backends.load(name).dense(self.plan))
         if out is None:
             out = np.empty((len(x), self.plan.output_size), self.plan.dtype)
-        run(x, out, threads.count or threads.get_num_threads())
+        run(x, out, num_threads or threads.count or threads.get_num_threads())
         return out
 
 
@@ -122,6 +142,26 @@ def make_plan(given: Any, dtype: np.dtype[Any], name: str) -> DensePlan:
         bias = _frozen(bias, dtype)
     function = "linear" if activation is None else checks.choice(activation, f"{name}.activation", FUNCTIONS)
     return DensePlan(_frozen(weight, dtype), bias, function)
+
+
+def make_layer(given: Any, dtype: np.dtype[Any], name: str) -> DenseLayer:
+    """Read what `make_plan` does, or a DenseLayer, which is not copied if it has the dtype."""
+    if isinstance(given, DenseLayer):
+        if given.plan.dtype == dtype:
+            return given
+        given = (given.plan.weight, given.plan.bias, given.plan.activation)
+    return DenseLayer(make_plan(given, dtype, name))
+
+
+def make_chain(given: Any, dtype: np.dtype[Any], name: str) -> tuple[DenseLayer, ...]:
+    """Read None, one dense layer, or a list of them; a tuple is a list of them if it holds nothing else."""
+    if given is None:
+        return ()
+    if isinstance(given, tuple) and all(isinstance(part, (Dense, DenseLayer)) for part in given):
+        given = list(given)
+    if isinstance(given, list):
+        return tuple(make_layer(part, dtype, f"{name}[{i}]") for i, part in enumerate(given))
+    return (make_layer(given, dtype, name),)
 
 
 def _frozen(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:

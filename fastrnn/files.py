@@ -4,14 +4,18 @@ import contextlib
 import json
 import os
 import threading
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from fastrnn import checks
 from fastrnn.checks import FormatError, UnsupportedError
+from fastrnn.dense import Dense, DenseLayer
 from fastrnn.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from fastrnn.model import SequenceModel
 from fastrnn.recurrent import Weighted
+from fastrnn.vocabulary import Vocabulary
 from fastrnn.weights import expected_shapes
 
 __all__ = ["load", "save"]
@@ -20,23 +24,54 @@ FORMAT = 1  # rises when older versions cannot read what this one writes
 _ENTRY = "fastrnn"  # of the metadata
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell)}
 _DTYPES = {"F32": np.float32, "F64": np.float64}
+_MATRIX = "matrix"  # in the place of an embedding's
 _INITIAL = ("initial_state_h", "initial_state_c")
 _LARGEST_HEADER = 1 << 24  # bytes; a thousand tensors take a tenth of a megabyte
 
 
-def save(model: Weighted, path: "str | os.PathLike[str]") -> None:
-    """Write a layer or cell: see `Weighted.save`."""
+def save(model: Weighted | SequenceModel, path: "str | os.PathLike[str]") -> None:
+    """Write a layer or cell, or a model: see `Weighted.save` and `SequenceModel.save`."""
     import safetensors.numpy
 
     from fastrnn import ARITHMETIC
 
     name = checks.path(path)
-    kind = next(name for name, kind in _KINDS.items() if isinstance(model, kind))
-    architecture = {"kind": kind, **model._config(), "dtype": model.dtype.name}
+    architecture, tensors = _describe_model(model) if isinstance(model, SequenceModel) else _describe(model)
     # One entry: safetensors writes several in an order that changes from call to call
     metadata = {_ENTRY: json.dumps({"format": FORMAT, "arithmetic": ARITHMETIC, "architecture": architecture})}
-    tensors = model.state_dict() | dict(zip(_INITIAL, model._initial or (), strict=False))
-    _write(safetensors.numpy.save(tensors, metadata), name)
+    data = safetensors.numpy.save(tensors, metadata)
+    header = int.from_bytes(data[:8], "little")
+    if header > _LARGEST_HEADER:
+        raise checks.large_header(header, _LARGEST_HEADER)
+    _write(data, name)
+
+
+def _describe(layer: Weighted | DenseLayer) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return architecture and tensors of one layer."""
+    if isinstance(layer, DenseLayer):
+        plan = layer.plan
+        tensors = {"weight": plan.weight} | ({} if plan.bias is None else {"bias": plan.bias})
+        return {"kind": "Dense", "bias": plan.bias is not None, "activation": plan.activation}, tensors
+    kind = next(name for name, kind in _KINDS.items() if isinstance(layer, kind))
+    architecture = {"kind": kind, **layer._config(), "dtype": layer.dtype.name}
+    return architecture, layer.state_dict() | dict(zip(_INITIAL, layer._initial or (), strict=False))
+
+
+def _describe_model(model: SequenceModel) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return architecture and tensors of a model: "layers.0.weight_ih_l0", "head.0.weight", "embedding.weight", .."""
+    architecture: dict[str, Any] = {"kind": "SequenceModel", "dtype": model._dtype.name, "layers": [], "head": []}
+    tensors: dict[str, np.ndarray] = {}
+    for part in ("layers", "head"):
+        for i, layer in enumerate(getattr(model, part)):
+            config, own = _describe(layer)
+            architecture[part].append(config)
+            tensors |= {f"{part}.{i}.{name}": tensor for name, tensor in own.items()}
+    architecture["embedding"] = model.embedding
+    if isinstance(model.embedding, np.ndarray):
+        architecture["embedding"], tensors["embedding.weight"] = _MATRIX, model.embedding
+    architecture |= {"wiring": model.wiring, "pool": model.pool, "labels": model.labels}
+    architecture["vocabulary"] = None if model.vocabulary is None else model.vocabulary._config()
+    return architecture, tensors
 
 
 def _write(data: bytes, name: str) -> None:
@@ -70,7 +105,7 @@ def load(path: "str | os.PathLike[str]") -> Any:
 
     Returns
     -------
-    RNN, LSTM, GRU, RNNCell, LSTMCell or GRUCell
+    RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell or SequenceModel
         Of the kind that was saved.
 
     Raises
@@ -112,8 +147,94 @@ def _check_header(name: str) -> None:
 
 
 def _model(file: Any) -> Any:
-    model = _architecture(file.metadata() or {})
-    names = set(file.keys())
+    architecture = _architecture(file.metadata() or {})
+    tensors: dict[str, set[str]] = {}  # what there is, by what stands before the last dot
+    for name in file.keys():  # noqa: SIM118 - no mapping
+        before, dot, last = name.rpartition(".")
+        tensors.setdefault(before + dot, set()).add(last)
+    with _reading():
+        if architecture["kind"] == SequenceModel.__name__:
+            return _sequence_model(architecture, file, tensors)
+        if strangers := sorted(tensors.keys() - {""}):
+            raise FormatError(f"the tensors {strangers[0] + '*'!r} belong to no layer")
+        return _layer(architecture, file, "", tensors.get("", set()))
+
+
+def _architecture(metadata: dict[str, str]) -> Any:
+    """Return what the metadata says of the model."""
+    if _ENTRY not in metadata:
+        raise FormatError(
+            "not saved by fastrnn; for plain weights use fastrnn.from_state_dict(safetensors.numpy.load_file(path))"
+        )
+    with _reading():
+        entry = json.loads(metadata[_ENTRY])
+        version = entry["format"]
+        if version == FORMAT:
+            return entry["architecture"]
+    raise FormatError(f"its format is {version!r:.20}, this fastrnn reads {FORMAT}: install a newer fastrnn")
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Turn what is raised over an architecture that makes no sense into FormatError."""
+    try:
+        yield
+    except FormatError:
+        raise
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, UnsupportedError) as error:
+        raise FormatError(f"its architecture cannot be read ({type(error).__name__}: {error!s:.200})") from error
+
+
+def _sequence_model(config: dict[str, Any], file: Any, tensors: Mapping[str, set[str]]) -> SequenceModel:
+    """Make a model of its parts."""
+    _demand(config, ("kind", "dtype", "layers", "head", "embedding", "wiring", "pool", "labels", "vocabulary"))
+    matrix = config["embedding"] == _MATRIX
+    # The count comes first: a file may claim more layers than it has bytes for.
+    count = len(config["layers"]) + len(config["head"]) + matrix
+    if count != len(tensors):
+        raise FormatError(f"it has the tensors of {len(tensors)} parts, and its architecture {count}")
+    if matrix and tensors.get("embedding.") != {"weight"}:
+        raise FormatError("tensor 'embedding.weight' is missing, or not alone")
+    dtype = checks.dtype(config["dtype"])
+
+    def parts(name: str) -> list[Any]:
+        prefixes = [f"{name}.{i}." for i in range(len(config[name]))]
+        return [
+            _part(part, file, prefix, tensors.get(prefix, set()), dtype)
+            for part, prefix in zip(config[name], prefixes, strict=True)
+        ]
+
+    vocabulary = config["vocabulary"]
+    return SequenceModel(
+        parts("layers"),
+        head=parts("head"),
+        embedding=_tensor(file, "embedding.weight", dtype) if matrix else config["embedding"],
+        wiring=config["wiring"],
+        pool=config["pool"],
+        labels=config["labels"],
+        vocabulary=None if vocabulary is None else Vocabulary(**vocabulary),
+    )
+
+
+def _part(config: dict[str, Any], file: Any, prefix: str, names: set[str], dtype: np.dtype[Any]) -> Any:
+    """Make a layer of a model, which has this dtype."""
+    if config["kind"] != Dense.__name__:
+        if config["dtype"] != dtype.name:
+            raise FormatError(f"{prefix}dtype is {config['dtype']!r:.20}, and the model's {dtype.name}")
+        return _layer(config, file, prefix, names)
+    _demand(config, ("kind", "bias", "activation"))
+    wanted = ["weight", "bias"] if checks.flag(config["bias"], "bias") else ["weight"]
+    if names != set(wanted):
+        raise FormatError(f"{prefix}* has the tensors {sorted(names)}, expected {wanted}")
+    tensors = {name: _tensor(file, prefix + name, dtype) for name in wanted}
+    return Dense(**tensors, activation=config["activation"])
+
+
+def _layer(config: dict[str, Any], file: Any, prefix: str, names: set[str]) -> Any:
+    """Make a recurrent layer or a cell, with its weights."""
+    kind = _KINDS[config.pop("kind")]
+    _demand(config, kind(1, 1)._config())
+    model = kind(**config)
     initial = [
         name for name in _INITIAL[: len(model._state_sizes)] if name in names and hasattr(model, "initial_state")
     ]
@@ -126,15 +247,10 @@ def _model(file: Any) -> Any:
     wanted |= {
         name: (model._stacked, n) for name, n in zip(_INITIAL, model._state_sizes, strict=False) if name in initial
     }
-    for name, shape in wanted.items():
+    for name in wanted:
         if name not in names:
-            raise FormatError(f"tensor {name!r} is missing")
-        entry = file.get_slice(name)
-        if tuple(entry.get_shape()) != shape or _DTYPES.get(entry.get_dtype()) != model.dtype.type:
-            raise FormatError(
-                f"tensor {name!r} is {entry.get_dtype()} {tuple(entry.get_shape())}, expected {model.dtype} {shape}"
-            )
-    tensors = {name: file.get_tensor(name) for name in wanted}
+            raise FormatError(f"tensor {prefix + name!r} is missing")
+    tensors = {name: _tensor(file, prefix + name, model.dtype, shape) for name, shape in wanted.items()}
     if initial:
         states = tuple(tensors.pop(name) for name in initial)
         if len(states) != len(model._state_sizes):
@@ -143,22 +259,16 @@ def _model(file: Any) -> Any:
     return model.load_state_dict(tensors)
 
 
-def _architecture(metadata: dict[str, str]) -> Any:
-    """Return the model that the metadata describes, without weights."""
-    if _ENTRY not in metadata:
-        raise FormatError(
-            "not saved by fastrnn; for plain weights use fastrnn.from_state_dict(safetensors.numpy.load_file(path))"
-        )
-    try:
-        entry = json.loads(metadata[_ENTRY])
-        version = entry["format"]
-        if version == FORMAT:
-            config = entry["architecture"]
-            kind = _KINDS[config.pop("kind")]
-            known, given = kind(1, 1)._config().keys(), config.keys()
-            if known != given:
-                raise ValueError(f"arguments {sorted(given ^ known)} are missing or unknown")
-            return kind(**config)
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, UnsupportedError) as error:
-        raise FormatError(f"its architecture cannot be read ({type(error).__name__}: {error!s:.200})") from error
-    raise FormatError(f"its format is {version!r:.20}, this fastrnn reads {FORMAT}: install a newer fastrnn")
+def _demand(config: dict[str, Any], names: Iterable[str]) -> None:
+    """Demand an architecture with these entries and no other."""
+    if config.keys() != set(names):
+        raise ValueError(f"arguments {sorted(config.keys() ^ set(names))} are missing or unknown")
+
+
+def _tensor(file: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...] | None = None) -> Any:
+    """Read a tensor of this dtype, and of this shape where it is known."""
+    entry = file.get_slice(name)
+    found = tuple(entry.get_shape())
+    if found != (shape or found) or _DTYPES.get(entry.get_dtype()) != dtype.type:
+        raise FormatError(f"tensor {name!r} is {entry.get_dtype()} {found}, expected {dtype} {shape or ''}")
+    return file.get_tensor(name)

@@ -1,7 +1,7 @@
 """RNN, LSTM, GRU and their cells: torch.nn's constructors, shapes and names, on NumPy arrays."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy import empty, ndarray
@@ -10,6 +10,9 @@ from fastrnn import backends, checks, threads
 from fastrnn.cells import VARIANTS
 from fastrnn.recurrent import Recurrent, Weighted
 from fastrnn.weights import Sizes, sizes_from_state_dict
+
+if TYPE_CHECKING:
+    from fastrnn.model import SequenceModel
 
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "from_state_dict", "warmup"]
 
@@ -389,16 +392,16 @@ def from_state_dict(tensors: Mapping[str, Any], prefix: str = "", **config: Any)
     return kind(sizes.input_size, sizes.hidden_size, bias=sizes.bias, **config).load_state_dict(arrays, prefix)
 
 
-def warmup(*models: Weighted) -> None:
+def warmup(*models: "Weighted | SequenceModel") -> None:
     """Pack weights and compile kernels now instead of at the first call.
 
     Parameters
     ----------
-    *models : layers and cells
+    *models : layers, cells and models
         With weights, for the backend that each would run on. Without arguments: small float32 layers of each kind,
         which compiles what all float32 layers of the numba backend share.
     """
     for model in models or (RNN(1, 1).init(), LSTM(1, 1).init(), GRU(1, 1).init()):
-        if not isinstance(model, Weighted):
-            raise TypeError(f"warmup takes layers and cells, got {type(model).__name__}")
+        if not hasattr(model, "_warm_up"):
+            raise TypeError(f"warmup takes layers, cells and models, got {type(model).__name__}")
         model._warm_up()

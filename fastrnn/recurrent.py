@@ -245,9 +245,9 @@ class Weighted:
         self._held = (initial, batch, state)
         return state
 
-    def _given(self, hx: Any, axes: tuple[int, ...], letters: str, batch: int) -> tuple[Array, ...]:
+    def _given(self, hx: Any, axes: tuple[int, ...], letters: str, batch: int, name: str = "hx") -> tuple[Array, ...]:
         """Return the states in hx, each (*axes, size), as (L*D, B, size)."""
-        found = checks.states(hx, axes, self._state_sizes, self.dtype, letters, self._state_letters)
+        found = checks.states(hx, axes, self._state_sizes, self.dtype, letters, self._state_letters, name)
         if len(axes) == 2:
             return found
         return tuple([s.reshape(self._stacked, batch, n) for s, n in zip(found, self._state_sizes, strict=True)])

@@ -12,7 +12,43 @@ from fastrnn.recurrent import Array, Recurrent
 __all__ = ["Stream"]
 
 
-class Stream:
+class Rows:
+    """What streams of layers and of models share: which rows a call is about, and one thread at a time."""
+
+    def __init__(self, batch_size: int | None) -> None:
+        self._batch_size = batch_size
+        self._idle = [True]  # empty while a call is inside
+
+    def _chosen(self, rows: Any) -> Array | None:
+        return None if rows is None else checks.rows(rows, self._batch_size)
+
+    def _axes(self, rows: Array | None) -> dict[str, int]:
+        """Return the axis of rows, if there is one, by its letter in messages."""
+        if rows is not None:
+            return {"n": len(rows)}
+        return {} if self._batch_size is None else {"N": self._batch_size}
+
+    def _alone(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        if not self._enter():
+            raise checks.stream_in_use()
+        try:
+            return work(*arguments)
+        finally:
+            self._leave()
+
+    def _enter(self) -> bool:
+        """Tell whether no other call is inside; until `_leave` none may be."""
+        try:
+            self._idle.pop()  # one thread gets it: no switch of threads falls into a pop
+        except IndexError:
+            return False
+        return True
+
+    def _leave(self) -> None:
+        self._idle.append(True)
+
+
+class Stream(Rows):
     """N sequences that advance as their inputs come, made by ``layer.stream(batch_size)``.
 
     A sequence has the same bits by `step`, by `push` in chunks of any size and by the layer as a whole, whichever other
@@ -43,13 +79,12 @@ class Stream:
     """
 
     def __init__(self, layer: Recurrent, batch_size: int | None, run: backends.Run, state: tuple[Array, ...]) -> None:
+        super().__init__(batch_size)
         self._layer = layer
-        self._batch_size = batch_size
         self._run = run
         self._threads = layer.num_threads or threads.get_num_threads()
         self._states = state  # h (L, N, R), c (L, N, H)
         self._spare = tuple(np.empty_like(s) for s in state)
-        self._idle = [True]  # empty while a call is inside
 
     def __repr__(self) -> str:
         return f"<Stream of {self._layer!r}, batch_size={self._batch_size}>"
@@ -141,7 +176,7 @@ class Stream:
             out = np.empty(shape, layer.dtype)
         else:
             checks.out(out, shape, layer.dtype, given, ("x", "lengths", "rows"))
-        self._alone(self._forward, x, lengths, rows, self._time_first(out))
+        self._alone(self._forward, x, lengths, self._time_first(out), rows)
         return out
 
     # State ------------------------------------------------------------------------------------------------------------
@@ -204,25 +239,17 @@ class Stream:
         ValueError, TypeError, RuntimeError
             As for `step`.
         """
-        layer, rows = self._layer, self._chosen(rows)
-        axes = {"L": layer.num_layers, **self._axes(rows)}
-        letters = "".join(f"{letter}, " for letter in axes)
-        sizes, last = layer._state_sizes, layer._state_letters
-        found = checks.states(state, tuple(axes.values()), sizes, layer.dtype, letters, last, "state")
-        if self._batch_size is None:
-            found = tuple(s[:, None] for s in found)
-        self._alone(self._write, found, rows)
+        rows = self._chosen(rows)
+        self._alone(self._write, self._given(state, rows, "state"), rows)
 
     # Inside -----------------------------------------------------------------------------------------------------------
 
-    def _chosen(self, rows: Any) -> Array | None:
-        return None if rows is None else checks.rows(rows, self._batch_size)
-
-    def _axes(self, rows: Array | None) -> dict[str, int]:
-        """Return the axis of rows, if there is one, by its letter in messages."""
-        if rows is not None:
-            return {"n": len(rows)}
-        return {} if self._batch_size is None else {"N": self._batch_size}
+    def _given(self, state: Any, rows: Array | None, name: str) -> tuple[Array, ...]:
+        """Return the states in `state` as (L, n, size)."""
+        layer = self._layer
+        axes = {"L": layer.num_layers, **self._axes(rows)}
+        letters = "".join(f"{letter}, " for letter in axes)
+        return layer._given(state, tuple(axes.values()), letters, axes.get("n", axes.get("N", 1)), name)
 
     def _time_first(self, chunk: Array) -> Array:
         """View what the layer takes or gives as (T, n, K)."""
@@ -230,30 +257,11 @@ class Stream:
             return chunk[:, None]
         return chunk.transpose(1, 0, 2) if self._layer.batch_first else chunk
 
-    def _alone(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        if not self._enter():
-            raise checks.stream_in_use()
-        try:
-            return work(*arguments)
-        finally:
-            self._leave()
-
-    def _enter(self) -> bool:
-        """Tell whether no other call is inside; until `_leave` none may be."""
-        try:
-            self._idle.pop()  # one thread gets it: no switch of threads falls into a pop
-        except IndexError:
-            return False
-        return True
-
-    def _leave(self) -> None:
-        self._idle.append(True)
-
     def _advance(self, x: Array, rows: Array | None, out: Array) -> None:
         """Take one step: x (n, I), out (n, O) C-contiguous."""
-        self._forward(x[None], None, rows, out[None])
+        self._forward(x[None], None, out[None], rows)
 
-    def _forward(self, x: Array, lengths: Array | None, rows: Array | None, y: Array) -> None:
+    def _forward(self, x: Array, lengths: Array | None, y: Array, rows: Array | None) -> None:
         """Run the layer's backend over x (T, n, I): the state changes when it has returned."""
         state, new = self._states, self._spare
         if rows is not None:
@@ -290,7 +298,7 @@ else:
     _KINDS[_native.Engine] = CompiledStream
 
 
-def start(layer: Recurrent, batch_size: Any, hx: Any) -> Stream:
+def start(layer: Recurrent, batch_size: Any, hx: Any, name: str = "hx") -> Stream:
     """Make a stream of the weights that the layer has now: `Recurrent.stream`."""
     if batch_size is not None:
         batch_size = checks.integer(batch_size, "batch_size", 0)
@@ -302,7 +310,7 @@ def start(layer: Recurrent, batch_size: Any, hx: Any) -> Stream:
     if hx is None:
         state = layer._start(count)
     elif batch_size is None:
-        state = layer._given(hx, (layer.num_layers,), "L, ", 1)
+        state = layer._given(hx, (layer.num_layers,), "L, ", 1, name)
     else:
-        state = layer._given(hx, (layer.num_layers, count), "L, N, ", count)
+        state = layer._given(hx, (layer.num_layers, count), "L, N, ", count, name)
     return _KINDS.get(type(run), Stream)(layer, batch_size, run, tuple(s.copy() for s in state))

@@ -374,7 +374,7 @@ def test_warmup(backend):
     fastrnn.warmup(layer, cell)
     assert list(layer._runners) == list(cell._runners) == [backend]
     fastrnn.warmup()
-    with pytest.raises(TypeError, match="warmup takes layers and cells, got str"):
+    with pytest.raises(TypeError, match="warmup takes layers, cells and models, got str"):
         fastrnn.warmup("lstm")
     with pytest.raises(ValueError, match="has no weights"):
         fastrnn.warmup(fastrnn.GRU(1, 1))

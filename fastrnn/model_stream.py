@@ -1,0 +1,242 @@
+"""Streams of models: embedding, layers and head, one time step at a time."""
+
+import copy
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from fastrnn import backends, checks, model_checks
+from fastrnn.model import SequenceModel
+from fastrnn.recurrent import Array
+from fastrnn.stream import Rows, Stream
+from fastrnn.stream import start as start_layer
+from fastrnn.wiring import Place, Stage, over_rows, over_steps, through
+
+__all__ = ["ModelStream"]
+
+
+class ModelStream(Rows):
+    """N sequences that advance through a model as their inputs come, made by ``model.stream(batch_size)``.
+
+    As `Stream` for a layer: the same bits by `step`, by `push` in chunks of any size and by `SequenceModel.predict`,
+    whichever other streams advance with it; one thread at a time; pickles and copies hold the model and the state. The
+    weights and the backends are those that the layers had when the stream was made.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> head = fastrnn.Dense(np.eye(4, 3), activation="softmax")
+    >>> model = fastrnn.SequenceModel(fastrnn.GRU(5, 3).init(seed=0), embedding="one_hot", head=head)
+    >>> ids = [0, 3, 1, 2]
+    >>> stream = model.stream()
+    >>> y = [stream.step(i) for i in ids]
+    >>> np.array_equal(y, model.predict(ids))
+    True
+    """
+
+    def __init__(self, model: SequenceModel, batch_size: int | None, streams: list[Stream]) -> None:
+        super().__init__(batch_size)
+        self._model = model
+        self._streams = streams  # of the recurrent layers
+        self._places = [Place(s._layer.backend or backends.current(), s._threads) for s in streams]
+
+    def __repr__(self) -> str:
+        return f"<ModelStream of {self._model!r}, batch_size={self._batch_size}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        streams = self._alone(lambda: [copy.copy(s) for s in self._streams])
+        return ModelStream, (self._model, self._batch_size, streams)
+
+    # Steps ------------------------------------------------------------------------------------------------------------
+
+    def step(self, x: Any, *, rows: Any = None, out: Array | None = None) -> Array:
+        """Advance by one time step.
+
+        Parameters
+        ----------
+        x : (N,) array_like of int, or (N, I) array_like of float
+            Ids, or vectors, which pass the embedding by, as for `SequenceModel.predict`; one int or (I,) without
+            batch_size.
+        rows : (n,) array_like of int, optional
+            Distinct numbers of streams, in any order: x has n rows, and only these streams advance.
+        out : array, optional
+            Receives the result: of its shape and dtype, C-contiguous, overlapping no argument.
+
+        Returns
+        -------
+        (N, V), (n, V) or (V,) array
+            `out`, or a new array each time.
+
+        Raises
+        ------
+        ValueError
+            For wrong shapes and values. Nothing has changed then.
+        TypeError
+            For arguments that are not real numbers, for tensors that require grad, and for bools as ids.
+        RuntimeError
+            While a call from another thread is inside.
+        """
+        given = (x, rows)
+        rows = self._chosen(rows)
+        axes = self._axes(rows)
+        x = self._read(x, "".join(axes), axes)
+        out = self._model._result(out, (*axes.values(), self._model._output_size), None, given, ("x", "rows"))
+        self._alone(self._advance, x if axes else x[None], rows, out if axes else out[None])
+        return out
+
+    def push(self, x: Any, *, lengths: Any = None, rows: Any = None, out: Array | None = None) -> Array:
+        """Advance by a chunk of time steps.
+
+        Parameters
+        ----------
+        x : (N, T) array_like of int, or (N, T, I) array_like of float
+            As for `step`, with an axis of time, which may be 0; (T,) or (T, I) without batch_size.
+        lengths : (N,) array_like of int, optional
+            Valid steps of each row, 0 to T; a stream with 0 stays as it is.
+        rows : (n,) array_like of int, optional
+            As for `step`: x and `lengths` have n rows.
+        out : array, optional
+            As for `step`.
+
+        Returns
+        -------
+        (N, T, V), (n, T, V) or (T, V) array
+            `out`, or a new array; zeros beyond a length.
+
+        Raises
+        ------
+        ValueError, TypeError, RuntimeError
+            As for `step`.
+        """
+        given = (x, lengths, rows)
+        rows = self._chosen(rows)
+        axes = self._axes(rows)
+        x = self._read(x, "".join(axes) + "T", axes)
+        steps = x.shape[len(axes)]
+        if lengths is not None:
+            lengths = checks.lengths(lengths, steps, axes.get("n", axes.get("N", 1)), bool(axes))
+        shape = (*axes.values(), steps, self._model._output_size)
+        out = self._model._result(out, shape, None, given, ("x", "lengths", "rows"))
+        self._alone(self._forward, x if axes else x[None], lengths, rows, out if axes else out[None])
+        return out
+
+    # State ------------------------------------------------------------------------------------------------------------
+
+    def reset(self, rows: Any = None) -> None:
+        """Go back to the layers' initial states, or zeros where they have none: all streams, or `rows` of them.
+
+        Parameters
+        ----------
+        rows : (n,) array_like of int, optional
+            Distinct numbers of streams.
+
+        Raises
+        ------
+        ValueError, TypeError, RuntimeError
+            As for `step`.
+        """
+        self._write([s._layer._start(1) for s in self._streams], self._chosen(rows))
+
+    def get_state(self, rows: Any = None) -> list[Any]:
+        """Copy the state of all streams, or of `rows` in their order.
+
+        Parameters
+        ----------
+        rows : (n,) array_like of int, optional
+            Distinct numbers of streams.
+
+        Returns
+        -------
+        list
+            One hx for each recurrent layer: h (L, n, P or H), for LSTM (h, c) with c (L, n, H); without batch_size
+            (L, ..).
+
+        Raises
+        ------
+        ValueError, TypeError, RuntimeError
+            As for `step`.
+        """
+        rows = self._chosen(rows)
+        found: list[Any] = self._alone(lambda: [s.get_state(rows) for s in self._streams])
+        return found
+
+    def set_state(self, state: Any, rows: Any = None) -> None:
+        """Give all streams a state, or `rows` of them in their order.
+
+        Parameters
+        ----------
+        state : list
+            What `get_state` returns, or the final states of `SequenceModel.predict`; it is copied.
+        rows : (n,) array_like of int, optional
+            Distinct numbers of streams.
+
+        Raises
+        ------
+        ValueError, TypeError, RuntimeError
+            As for `step`.
+        """
+        rows = self._chosen(rows)
+        given = model_checks.states(state, len(self._streams))
+        self._write(
+            [s._given(hx, rows, f"state[{i}]") for i, (s, hx) in enumerate(zip(self._streams, given, strict=True))],
+            rows,
+        )
+
+    # Inside -----------------------------------------------------------------------------------------------------------
+
+    def _read(self, x: Any, letters: str, axes: dict[str, int]) -> Array:
+        """Read ids with the axes `letters`, or vectors with I after them."""
+        found = self._model._ids_or_vectors(x)
+        sizes = axes | {"I": self._model._input_size}
+        letters += "" if found.dtype.kind == "i" else "I"
+        if found.ndim != len(letters) or any(n != sizes.get(k, n) for k, n in zip(letters, found.shape, strict=True)):
+            raise checks.wrong_stream_input(found.shape, letters, sizes)
+        return found
+
+    def _advance(self, x: Array, rows: Array | None, out: Array) -> None:
+        """Take one step: x (n,) or (n, I), out (n, V)."""
+        model = self._model
+        y = model._vectors(x)
+        dense = model._tail + model.head
+        for (before, _), stream, place in zip(model._recurrent, self._streams, self._places, strict=True):
+            x = over_rows(before, y, place)
+            y = np.empty((len(x), stream._layer._output_size), x.dtype)
+            if stream is self._streams[-1] and not dense:
+                y = out
+            stream._advance(x, rows, y)
+        over_rows(dense, y, place, out)
+
+    def _forward(self, x: Array, lengths: Array | None, rows: Array | None, out: Array) -> None:
+        """Take a chunk of steps: x (n, T) or (n, T, I), out (n, T, V)."""
+        model = self._model
+        stages = [
+            Stage(before, place, stream._layer._output_size, partial(stream._forward, rows=rows))
+            for (before, _), stream, place in zip(model._recurrent, self._streams, self._places, strict=True)
+        ]
+        dense = model._tail + model.head
+        y = through(stages, model._vectors(x), lengths, None if dense else out)
+        over_steps(dense, y, lengths, self._places[-1], out)
+
+    def _write(self, states: list[tuple[Array, ...]], rows: Array | None) -> None:
+        def write() -> None:
+            for stream, state in zip(self._streams, states, strict=True):
+                stream._write(state, rows)
+
+        self._alone(write)
+
+
+def start(model: SequenceModel, batch_size: Any, state: Any) -> ModelStream:
+    """Make a stream of the weights that the layers have now: `SequenceModel.stream`."""
+    if batch_size is not None:
+        batch_size = checks.integer(batch_size, "batch_size", 0)
+    layers = [layer for _, layer in model._recurrent]
+    given = [None] * len(layers) if state is None else model_checks.states(state, len(layers))
+    return ModelStream(
+        model,
+        batch_size,
+        [
+            start_layer(layer, batch_size, hx, f"state[{i}]")
+            for i, (layer, hx) in enumerate(zip(layers, given, strict=True))
+        ],
+    )

@@ -1,0 +1,126 @@
+"""What stands between the layers of a model: dense layers over steps, and pools over time.
+
+Letters in shapes: N rows, T time, B batch, I, K and O what a layer takes and gives. Everything lies batch first,
+(B, T, ..): dense layers read that as rows, recurrent layers through a view with time first. The rows of a batch do not
+meet, and what lies beyond a length is not computed.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from fastrnn import backends, threads
+from fastrnn.dense import DenseLayer
+from fastrnn.recurrent import Array, Recurrent
+
+__all__ = ["Chain", "Place", "Stage", "States", "divided", "over_rows", "over_steps", "pooled", "stage", "through"]
+
+States: TypeAlias = tuple[Array, ...]  # of one recurrent layer: h (L*D, B, P or H), for LSTM c (L*D, B, H) too
+Chain: TypeAlias = tuple[DenseLayer, ...]  # each fed by the one before
+
+
+class Place(NamedTuple):
+    """Where dense layers run: where the recurrent layer beside them does."""
+
+    backend: str | None
+    num_threads: int
+
+
+class Stage(NamedTuple):
+    """A recurrent layer of a call, and the dense layers between it and the one before."""
+
+    dense: Chain
+    place: Place
+    output_size: int
+    run: Callable[[Array, Array | None, Array], None]  # x (T, B, I), lengths, y (T, B, O)
+
+
+def stage(dense: Chain, layer: Recurrent, run: backends.Run, state: States, final: States) -> Stage:
+    """Return what runs a layer once, from `state` to `final`, which it writes."""
+    place = Place(layer.backend, layer.num_threads or threads.get_num_threads())
+    return Stage(
+        dense, place, layer._output_size, lambda x, lengths, y: run(x, state, lengths, y, final, place.num_threads)
+    )
+
+
+def divided(layers: Sequence[Recurrent | DenseLayer]) -> tuple[tuple[tuple[Chain, Recurrent], ...], Chain]:
+    """Give each recurrent layer the dense layers before it; those after the last one are the rest."""
+    recurrent: list[tuple[Chain, Recurrent]] = []
+    dense: list[DenseLayer] = []
+    for layer in layers:
+        if isinstance(layer, Recurrent):
+            recurrent.append((tuple(dense), layer))
+            dense = []
+        else:
+            dense.append(layer)
+    return tuple(recurrent), tuple(dense)
+
+
+def over_rows(dense: Chain, rows: Array, place: Place, out: Array | None = None) -> Array:
+    """Run dense layers over rows (N, K)."""
+    for i, layer in enumerate(dense, 1):
+        rows = layer(rows, out if i == len(dense) else None, *place)
+    return rows
+
+
+def over_steps(dense: Chain, y: Array, lengths: Array | None, place: Place, out: Array | None = None) -> Array:
+    """Run dense layers over y (B, T, K); what lies beyond a length is zero."""
+    if not dense:
+        return y
+    if out is None:
+        out = np.empty((*y.shape[:2], dense[-1].plan.output_size), y.dtype)
+    if lengths is None:
+        over_rows(dense, y.reshape(-1, y.shape[2]), place, out.reshape(-1, out.shape[2]))
+    else:
+        valid = _valid(y, lengths)
+        out[~valid] = 0
+        out[valid] = over_rows(dense, y[valid], place)
+    return out
+
+
+def through(stages: Sequence[Stage], x: Array, lengths: Array | None, out: Array | None = None) -> Array:
+    """Run all stages over x (B, T, I): what the last recurrent layer gives, in `out` or a new array."""
+    for i, stage in enumerate(stages, 1):
+        x = over_steps(stage.dense, x, lengths, stage.place)
+        y = out if out is not None and i == len(stages) else np.empty((*x.shape[:2], stage.output_size), x.dtype)
+        stage.run(x.transpose(1, 0, 2), lengths, y.transpose(1, 0, 2))
+        x = y
+    return x
+
+
+def pooled(pool: str, dense: Chain, y: Array, lengths: Array | None, place: Place) -> Array:
+    """Run dense layers over y (B, T, O) and pool over time, by "last", "mean" or "max": (B, K), zeros for no step."""
+    batch, steps, _ = y.shape
+    if lengths is None:
+        lengths = np.full(batch, steps)
+    if steps and pool == "last":
+        rows = over_rows(dense, y[np.arange(batch), lengths - 1], place)
+    else:
+        y = over_steps(dense, y, lengths, place)
+        with np.errstate(all="ignore"):  # kernels do not warn either
+            rows = _mean(y, lengths) if pool == "mean" else _max(y, lengths)
+    rows[lengths == 0] = 0
+    return rows
+
+
+def _mean(y: Array, lengths: Array) -> Array:
+    """Add the steps one by one: NumPy's own sums have an order that depends on the shape of the batch."""
+    total = np.zeros((len(y), y.shape[2]), y.dtype)
+    for now in y.transpose(1, 0, 2):
+        total += now  # beyond a length that is +0, which changes nothing
+    result: Array = total / np.maximum(lengths, 1).astype(y.dtype)[:, None]
+    return result
+
+
+def _max(y: Array, lengths: Array) -> Array:
+    """Take the largest; of -0 and +0, which are equal, NumPy gives either, so a sum with +0 makes them one."""
+    y[~_valid(y, lengths)] = -np.inf
+    result: Array = y.max(axis=1, initial=-np.inf) + 0
+    return result
+
+
+def _valid(y: Array, lengths: Array) -> Array:
+    """Tell which steps of y (B, T, ..) are not beyond a length."""
+    valid: Array = np.arange(y.shape[1]) < lengths[:, None]
+    return valid
