@@ -145,7 +145,8 @@ class SequenceModel:
         names += [f"head[{i}] = {layer!r}" for i, layer in enumerate(self.head)]
         for name, layer in zip(names, (*self.layers, *self.head), strict=True):
             if given is not None:
-                model_checks.chain(*given, name, layer.input_size, isinstance(layer, DenseLayer) and layer._output_size)
+                transposed = layer._output_size if isinstance(layer, DenseLayer) else None
+                model_checks.chain(*given, name, layer.input_size, transposed)
             given = (name, layer._output_size)
         return vocab
 

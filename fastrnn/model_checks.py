@@ -35,10 +35,12 @@ def one_dtype(layers: Sequence[tuple[str, np.dtype[Any]]]) -> np.dtype[Any]:
     return dtype
 
 
-def chain(name: str, gives: int, after: str, takes: int, other: int | None) -> None:
-    """Demand that a part gives what the next one takes; `other` is what a dense layer would take if transposed."""
+def chain(name: str, gives: int, after: str, takes: int, transposed: int | None) -> None:
+    """Demand that a part gives what the next one takes; `transposed` is what a dense layer would take if its weight were."""
     if gives != takes:
-        cure = ": pass its weight.T" if gives == other else ": put a fastrnn.Dense between them, or build one to fit"
+        cure = (
+            ": pass its weight.T" if gives == transposed else ": put a fastrnn.Dense between them, or build one to fit"
+        )
         raise ValueError(f"{name} gives {gives} numbers, {after} takes {takes}{cure}")
 
 
