@@ -28,6 +28,7 @@ FAMILIES = {
     "B": "batches",
     "R": "ragged batches, both directions",
     "D": "a decaying state fed zeros",
+    "G": "generation of T tokens",
     "C": "import, load and first call, us in all",
 }
 

@@ -94,6 +94,12 @@ def decays() -> list[Row]:
     return [Row("D", cell, 64, 64, 1, 10_000, core=True) for cell in CELLS]
 
 
+def generation() -> list[Row]:
+    """Family G: a character model and a smaller one write, a token at a time."""
+    rows = [Row("G", "lstm", 64, 512, 1, 200, layers=2, core=True), Row("G", "gru", 256, 256, 1, 200, core=True)]
+    return threaded([*rows, Row("G", "rnn", 3, 37, 1, 200)])
+
+
 def cold() -> list[Row]:
     """Family C: import, load a saved model, first call."""
     return [Row("C", "lstm", 128, 128, 1, 100, core=True)]

@@ -16,6 +16,7 @@ FAMILIES = {
     "B": "batches",
     "R": "ragged",
     "D": "decay",
+    "G": "generation",
     "C": "cold",
     "M": "memory",
 }

@@ -24,6 +24,22 @@ class DenseEngine:
     def __init__(self, plan: DensePlan, *, tier: str | None = None) -> None: ...
     def __call__(self, x: np.ndarray, out: np.ndarray, threads: int = 1) -> None: ...
 
+@final
+class Generator:
+    def __init__(
+        self,
+        parts: list[tuple[Any, tuple[np.ndarray, ...] | None]],
+        embedding: np.ndarray,
+        how: tuple[float, int, float],
+        seeds: npt.NDArray[np.uint64],
+        stops: npt.NDArray[np.int64],
+        last: npt.NDArray[np.int64],
+        made: npt.NDArray[np.int64],
+        most: int,
+        threads: int = 1,
+    ) -> None: ...
+    def __call__(self, tokens: npt.NDArray[np.int64]) -> int: ...
+
 class Stepper:
     def __init__(
         self,

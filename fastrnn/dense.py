@@ -110,15 +110,19 @@ class DenseLayer:
         num_threads: int | None = None,
     ) -> np.ndarray:
         """Compute ``f(W x + b)`` for the rows of x (N, K), of the plan's dtype, into `out` (N, V) or a new array."""
+        if out is None:
+            out = np.empty((len(x), self.plan.output_size), self.plan.dtype)
+        self.runner(backend)(x, out, num_threads or threads.count or threads.get_num_threads())
+        return out
+
+    def runner(self, backend: str | None = None) -> Callable[..., None]:
+        """Return the runner of a backend, or of the one in use, made once."""
         name = backend or backends.current()
         run = self._runners.get(name)
         if run is None:
             with backends.lock:
                 run = self._runners.setdefault(name, backends.load(name).dense(self.plan))
-        if out is None:
-            out = np.empty((len(x), self.plan.output_size), self.plan.dtype)
-        run(x, out, num_threads or threads.count or threads.get_num_threads())
-        return out
+        return run
 
 
 def make_plan(given: Any, dtype: np.dtype[Any], name: str) -> DensePlan:

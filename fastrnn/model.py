@@ -8,6 +8,8 @@ import numpy as np
 
 from fastrnn import checks, model_checks
 from fastrnn.dense import Dense, DenseLayer, make_chain, make_layer
+from fastrnn.generate import Writing
+from fastrnn.many import ManySequences
 from fastrnn.recurrent import Array, Recurrent
 from fastrnn.vocabulary import Vocabulary
 from fastrnn.wiring import Chain, Stage, States, divided, over_rows, over_steps, pooled, stage, through
@@ -22,7 +24,7 @@ POOLS = ("final", "last", "mean", "max")
 FEEDS = ("first", "every", "output")
 
 
-class SequenceModel:
+class SequenceModel(Writing, ManySequences):
     """A network from ids or vectors to one result for each step, or one for each sequence.
 
     Parameters
@@ -238,10 +240,8 @@ class SequenceModel:
         >>> model.predict([0, 3, 2], wiring="many_to_one", pool="mean").shape
         (5,)
         """
-        to_one = checks.choice(self.wiring if wiring is None else wiring, "wiring", WIRINGS) == "many_to_one"
-        if pool is not None and not to_one:
-            raise model_checks.pool_without_use()
-        pool = checks.choice(self.pool if pool is None else pool, "pool", POOLS)
+        wiring, pool = self._wiring(wiring, pool)
+        to_one = wiring == "many_to_one"
         given = (x, lengths)
         x, batched = self._read(x, "B, T")
         batch, steps = x.shape[:2]
@@ -370,6 +370,18 @@ class SequenceModel:
         from fastrnn import files
 
         files.save(self, path)
+
+    def _wiring(self, wiring: Any, pool: Any) -> tuple[str, str]:
+        """Return what a call says, or else what the model has."""
+        wiring = checks.choice(self.wiring if wiring is None else wiring, "wiring", WIRINGS)
+        if pool is not None and wiring == "many_to_many":
+            raise model_checks.pool_without_use()
+        return wiring, checks.choice(self.pool if pool is None else pool, "pool", POOLS)
+
+    @property
+    def _width(self) -> int:
+        """The most numbers of a step that pass between two layers."""
+        return max(max(layer.input_size, layer._output_size) for layer in (*self.layers, *self.head))
 
     # What goes in and comes out ---------------------------------------------------------------------------------------
 

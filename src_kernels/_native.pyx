@@ -5,7 +5,7 @@ allocated inside the loop over time. README.md beside this file shows the stages
 """
 
 cimport cython
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -103,3 +103,5 @@ include "_loop.pxi"
 include "_engine.pxi"
 include "_stream.pxi"
 include "_dense.pxi"
+include "_draw.pxi"
+include "_generate.pxi"

@@ -36,14 +36,15 @@ cdef struct Steps:           # what the steps of a stream work on
 
 cdef struct Step:            # one of them
     Steps *steps
-    const char *x
+    const char *x            # [n] rows of the first layer's input, or
     Py_ssize_t x_stride
+    const int64_t *ids       #   rows ids[0..n) of a matrix of them; NULL: in order
     const int64_t *rows      # streams rows[0..n), or 0..n where it is NULL
     Py_ssize_t n
     char *out
 
 
-cdef void gather(const Step *step, const char *x, Py_ssize_t x_stride, char *h, char *c, char *target) noexcept nogil:
+cdef void gather(const Step *step, const char *x, Py_ssize_t x_stride, const int64_t *ids, char *h, char *c, char *target) noexcept nogil:
     """Point at the rows of one layer's step; c is gathered, for kernels want it padded and row below row."""
     cdef Steps *steps = step.steps
     cdef const Network *net = steps.net
@@ -51,7 +52,7 @@ cdef void gather(const Step *step, const char *x, Py_ssize_t x_stride, char *h, 
     cdef Py_ssize_t padded = groups_of(net.hidden, net.itemsize) * FASTRNN_GROUP_BYTES, row, at
     for row in range(step.n):
         at = step.rows[row] if step.rows != NULL else row
-        steps.x[row] = <void *>(x + row * x_stride)
+        steps.x[row] = <void *>(x + (ids[row] if ids != NULL else row) * x_stride)
         steps.h_rows[row] = h + at * h_bytes
         steps.out_rows[row] = target + row * h_bytes
         if c != NULL:
@@ -91,7 +92,7 @@ cdef void advance(void *context, int member, int members) noexcept nogil:
         direction = &net.directions[layer]
         target = step.out if layer == net.layers - 1 else steps.between[layer % 2]
         if member == 0:
-            gather(step, x, x_stride, h, c, target)
+            gather(step, x, x_stride, step.ids if layer == 0 else NULL, h, c, target)
         meet(&team)
         for i in range(direction.phases):
             phase = &direction.phase[i]
@@ -231,7 +232,7 @@ cdef class Stepper:
         """`count` steps from C, for bench/stream_overhead.py: x (N, I) and out (N, R) as `step` makes them."""
         cdef Py_ssize_t i
         cdef Step step
-        step.steps, step.rows, step.n = &self.steps, NULL, self.steps.streams
+        step.steps, step.ids, step.rows, step.n = &self.steps, NULL, NULL, self.steps.streams
         step.x, step.x_stride, step.out = cnp.PyArray_BYTES(x), self.inputs * self.steps.net.itemsize, cnp.PyArray_BYTES(out)
         with nogil:
             for i in range(count):
@@ -257,7 +258,7 @@ cdef class Stepper:
     cdef void run(self, const char *x, Py_ssize_t x_stride, const int64_t *rows, Py_ssize_t n, char *out) noexcept:
         cdef Step step
         cdef int members
-        step.steps = &self.steps
+        step.steps, step.ids = &self.steps, NULL
         step.x, step.x_stride, step.rows, step.n, step.out = x, x_stride, rows, n, out
         self.steps.turn ^= 1
         if n * self.work < RELEASE_WORK and not self.forced:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn._bench import graphs
+from fastrnn._bench import graphs, writers
 from fastrnn._bench.problems import Array, Problem, Row, fastrnn_layer, problem
 
 __all__ = ["PACKAGES", "PEERS", "Engine", "Setting", "build", "engines", "obstacle", "ours", "settings"]
@@ -54,7 +54,7 @@ def engines(row: Row) -> tuple[str, ...]:
     first = ours(row)
     if row.family == "C":
         return (first, "torch", "onnxruntime", "openvino")
-    if row.family == "M":
+    if row.family in "GM":
         return (first, "torch", "onnxruntime")
     names = [first] if first == "cython" else [first, "cython"]
     if row.threads == 1 or row.family in "BR":
@@ -88,6 +88,8 @@ def build(name: str, of: Problem, setting: Setting | None = None) -> Engine:
     steps; "normal": our layer on noise instead of zeros; else a peer.
     """
     setting = setting or Setting(of.row.threads)
+    if of.row.family == "G":
+        return writing_engine(name, of, setting)
     if name in ("torch", "torch-padded"):
         return torch_engine(of, setting, packed=name == "torch")
     if name == "onnxruntime":
@@ -105,6 +107,21 @@ def build(name: str, of: Problem, setting: Setting | None = None) -> Engine:
         noise = problem(of.row._replace(family="Q")).x
         return layer_engine("cython", of._replace(x=noise))
     return layer_engine(name, of)
+
+
+def writing_engine(name: str, of: Problem, setting: Setting) -> Engine:
+    """What writes the tokens of family G; the output is their ids."""
+    if name == "torch":
+        import torch
+
+        torch.set_num_threads(setting.threads)
+        return Engine(writers.write(of, writers.torch_step(of)), lambda ids: ids, torch.inference_mode)
+    if name == "onnxruntime":
+        row = of.row._replace(steps=1)
+        state = tuple(np.zeros((row.layers, 1, row.hidden_size), row.dtype) for _ in graphs.states(row))
+        session = onnxruntime_session(of._replace(row=row, x=of.x[:1], state=state), setting)
+        return Engine(writers.write(of, writers.onnxruntime_step(of, session)), lambda ids: ids)
+    return Engine(writers.generate(of, name), lambda ids: ids)
 
 
 def layer_engine(backend: str, of: Problem) -> Engine:
@@ -191,10 +208,7 @@ def onnxruntime_engine(of: Problem, setting: Setting) -> Engine:
     """A session with fixed buffers bound to it: a third less overhead than run()."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = setting.threads, 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(setting.spinning)))
-    session = onnxruntime.InferenceSession(graphs.model(of), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(of, setting)
     binding = session.io_binding()
     for name, array in graphs.inputs(of).items():
         binding.bind_cpu_input(name, array)
@@ -205,6 +219,16 @@ def onnxruntime_engine(of: Problem, setting: Setting) -> Engine:
     for name, value in values.items():
         binding.bind_ortvalue_output(name, value)
     return Engine(lambda: session.run_with_iobinding(binding), lambda _: graphs.time_major(values["y"].numpy(), of.row))
+
+
+def onnxruntime_session(of: Problem, setting: Setting) -> Any:
+    """A session for a problem's graph."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = setting.threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(setting.spinning)))
+    return onnxruntime.InferenceSession(graphs.model(of), options, providers=["CPUExecutionProvider"])
 
 
 def openvino_engine(of: Problem, setting: Setting) -> Engine:

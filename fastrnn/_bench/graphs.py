@@ -68,6 +68,13 @@ def model(problem: Problem) -> bytes:
             nodes.append(helper.make_node("Transpose", [results[0]], [f"t{layer}"], perm=(0, 2, 1, 3)))
             nodes.append(helper.make_node("Reshape", [f"t{layer}", "shape"], [f"x{layer}"]))
             x = f"x{layer}"
+    results_of = outputs(problem)
+    if problem.head is not None:  # one step of a model that writes
+        initializers.append(numpy_helper.from_array(problem.head.T.copy(), "head"))
+        initializers.append(numpy_helper.from_array(np.array([1, -1]), "row"))
+        nodes.append(helper.make_node("Reshape", ["y", "row"], ["h"]))
+        nodes.append(helper.make_node("MatMul", ["h", "head"], ["logits"]))
+        results_of["logits"] = (1, len(problem.head))
     if row.layers > 1:
         initializers.append(numpy_helper.from_array(np.array([0, 0, -1]), "shape"))
     types = {"lengths": TensorProto.INT32}
@@ -75,7 +82,7 @@ def model(problem: Problem) -> bytes:
         nodes,
         row.name,
         [helper.make_tensor_value_info(n, types.get(n, TensorProto.FLOAT), a.shape) for n, a in given.items()],
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs(problem)],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in results_of],
         initializers,
     )
     data: bytes = helper.make_model(

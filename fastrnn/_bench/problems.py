@@ -10,6 +10,7 @@ __all__ = ["GATES", "Array", "Problem", "Row", "fastrnn_layer", "problem"]
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+VOCABULARY = {"lstm": 96, "gru": 74, "rnn": 96}  # V of family G: characters, and phonemes
 SLOW_DECAY = 4.0  # bias of the gate that keeps a state in family D: it shrinks by 1.8 % a step, to nothing in 6000
 
 
@@ -17,7 +18,7 @@ class Row(NamedTuple):
     """One shape to time.
 
     Families: S one step from a given state, Q sequences, B batches of sequences, R ragged batches, D a state that
-    decays under zeros, C a cold start, M memory.
+    decays under zeros, G generation of T tokens, C a cold start, M memory.
     """
 
     family: str
@@ -80,6 +81,8 @@ class Problem(NamedTuple):
     x: Array  # (T, B, I)
     state: tuple[Array, ...] | None = None  # h, or h and c (L*D, B, H), in families S and D; others start from zeros
     lengths: Array | None = None  # (B,) in family R
+    embedding: Array | None = None  # (V, I) in family G
+    head: Array | None = None  # (V, H) in family G
 
 
 def problem(row: Row) -> Problem:
@@ -91,6 +94,11 @@ def problem(row: Row) -> Problem:
     weights = fastrnn_layer(row).init(0).state_dict()
     if row.family == "D":
         x, weights = np.zeros_like(x), decaying(weights, row)
+    if row.family == "G":
+        size = VOCABULARY[row.cell]
+        embedding = rng.standard_normal((size, row.input_size)).astype(row.dtype)
+        head = rng.standard_normal((size, row.hidden_size)).astype(row.dtype)
+        return Problem(row, weights, x, embedding=embedding, head=head)
     return Problem(row, weights, x, state if row.family in "SD" else None, row.lengths)
 
 

@@ -1,0 +1,9 @@
+"""Family G: generation, one call beside a step and a draw in NumPy for every token."""
+
+import rows
+
+ROWS = rows.generation()
+
+
+def test_generation(row, engine, compare):
+    compare(row, engine)

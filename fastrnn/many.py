@@ -1,0 +1,218 @@
+"""Many sequences of any lengths: grouped by length, run as ragged batches, given back in their order."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from fastrnn import checks, text_checks
+from fastrnn.recurrent import Array
+
+if TYPE_CHECKING:
+    from fastrnn.model import SequenceModel
+
+__all__ = ["ManySequences", "Ragged"]
+
+_NUMBERS = 1 << 21  # that a batch hands from layer to layer: they stay in the outer caches
+_ROWS = 1024  # of a batch at most
+
+
+class Ragged(NamedTuple):
+    """Sequences of any lengths, one after the other: sequence k is ``values[offsets[k]:offsets[k + 1]]``.
+
+    What an Arrow list column is: ``Ragged(column.values, column.offsets)``, without a copy.
+
+    Attributes
+    ----------
+    values : (S,) array_like of int, or (S, I) array_like of float
+        Ids, or vectors.
+    offsets : (N+1,) array_like of int
+        Where sequences begin and the last one ends: they never fall, and lie in 0..S.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> len(fastrnn.Ragged([1, 2, 3], [0, 2, 2, 3]).offsets) - 1
+    3
+    """
+
+    values: Any
+    offsets: Any
+
+
+class ManySequences:
+    """What `SequenceModel` inherits: calls over many sequences."""
+
+    @property
+    def _of_many(self) -> "SequenceModel":
+        return self  # type: ignore[return-value]
+
+    def predict_many(
+        self,
+        sequences: Any,
+        *,
+        wiring: str | None = None,
+        pool: str | None = None,
+        out: Array | None = None,
+        progress: bool = False,
+    ) -> Any:
+        """Run any number of sequences of any lengths.
+
+        They are sorted by length and run in batches that the caches hold: no work is done on padding, and no Python
+        object is made for a sequence of a `Ragged`. Ctrl-C stops it between two batches.
+
+        Parameters
+        ----------
+        sequences : Ragged, or list of (T,) array_like of int, of (T, I) array_like of float, or of str
+            As `predict` takes them one by one; texts need a `vocabulary`.
+        wiring, pool : str, optional
+            As for `predict`.
+        out : array, optional
+            Many-to-one: receives the result, of its shape and dtype, C-contiguous; it may be a memmap.
+        progress : bool
+            Draw a bar.
+
+        Returns
+        -------
+        (N, V) array, or Ragged
+            Many-to-one: a row for each sequence, in the order given; `out`, or a new array. Many-to-many: a Ragged
+            whose values (S, V) follow each other in that order, from offset 0.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for `predict`, and for offsets that fall or lie outside of the values.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> model = fastrnn.SequenceModel(fastrnn.GRU(4, 5).init(), embedding="one_hot", wiring="many_to_one")
+        >>> model.predict_many([[0, 3, 2], [1], []]).shape
+        (3, 5)
+        >>> model.predict_many(fastrnn.Ragged([0, 3, 2, 1], [0, 3, 4, 4]), wiring="many_to_many").values.shape
+        (4, 5)
+        """
+        model = self._of_many
+        to_one = model._wiring(wiring, pool)[0] == "many_to_one"
+        values, offsets = self._ragged(sequences)
+        lengths = np.diff(offsets)
+        count, steps = len(lengths), int(lengths.sum())
+        shape = (count if to_one else steps, model._output_size)
+        if out is None:
+            out = np.empty(shape, model._dtype)
+        elif not to_one:
+            raise text_checks.out_without_use()
+        else:
+            checks.out(out, shape, model._dtype, (values, offsets), ("sequences", "sequences"))
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        with _bar(count, progress) as bar:
+            for rows in self._batches(lengths):
+                x, valid = _padded(values, offsets, lengths, rows)
+                y = model.predict(x, lengths=lengths[rows], wiring=wiring, pool=pool)
+                if to_one:
+                    out[rows] = y
+                else:
+                    out[(starts[rows, None] + np.arange(x.shape[1]))[valid]] = y[valid]
+                bar.update(len(rows))
+        return out if to_one else Ragged(out, starts)
+
+    def predict_iter(
+        self, sequences: Iterable[Any], *, lookahead: int = 4096, wiring: str | None = None, pool: str | None = None
+    ) -> Iterator[Array]:
+        """Run the sequences of any iterable lazily, in order, in memory that does not grow with their number.
+
+        Parameters
+        ----------
+        sequences : iterable
+            Of what `predict_many` takes in a list.
+        lookahead : int
+            Sequences that are taken from it at a time, and sorted by length among themselves.
+        wiring, pool : str, optional
+            As for `predict`.
+
+        Yields
+        ------
+        (V,) or (T, V) array
+            One for each sequence, as `predict` gives it.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for `predict_many`.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> model = fastrnn.SequenceModel(fastrnn.GRU(4, 5).init(), embedding="one_hot")
+        >>> [y.shape for y in model.predict_iter([[0, 3, 2], [1]])]
+        [(3, 5), (1, 5)]
+        """
+        lookahead = checks.integer(lookahead, "lookahead", 1)
+        to_one = self._of_many._wiring(wiring, pool)[0] == "many_to_one"
+        given = text_checks.iterable(sequences, "sequences")
+        return self._lazily(given, lookahead, to_one, {"wiring": wiring, "pool": pool})
+
+    def _lazily(self, given: Iterator[Any], lookahead: int, to_one: bool, how: dict[str, Any]) -> Iterator[Array]:
+        while window := list(islice(given, lookahead)):
+            found = self.predict_many(window, **how)
+            if to_one:
+                yield from (row.copy() for row in found)
+            else:
+                yield from (part.copy() for part in np.split(found.values, found.offsets[1:-1]))
+
+    def _ragged(self, sequences: Any) -> tuple[Array, Array]:
+        """Read what `predict_many` takes: values, checked but not cast, and offsets."""
+        if isinstance(sequences, Ragged):
+            values = checks.array(sequences.values, "sequences.values")
+            offsets = text_checks.offsets(sequences.offsets, len(values))
+            self._check_values(values[offsets[0] : offsets[-1]], "sequences.values")
+            return values, offsets
+        if not isinstance(sequences, (list, tuple, np.ndarray)):
+            raise text_checks.not_sequences(sequences)
+        model = self._of_many
+        none = np.empty(0, np.int64) if model._vocab is not None else np.empty((0, model._input_size), model._dtype)
+        parts = [none]
+        for i, sequence in enumerate(sequences):
+            name = f"sequences[{i}]"
+            part = model._encoded(sequence, name) if isinstance(sequence, str) else checks.array(sequence, name)
+            if part.shape == (0,):  # np.asarray([]) is of floats
+                part = parts[-1][:0]
+            self._check_values(part, name)
+            if i and part.ndim != parts[-1].ndim:
+                raise text_checks.mixed_sequences(i)
+            parts.append(part)
+        offsets = np.cumsum([0, *map(len, parts[1:])])
+        return (np.concatenate(parts[1:]) if len(parts) > 1 else none), offsets
+
+    def _check_values(self, values: Array, name: str) -> None:
+        """Demand ids (T,) in range, or vectors (T, I)."""
+        model = self._of_many
+        if model._vocab is not None and values.ndim == 1:
+            text_checks.in_range(values, model._vocab, name)
+        elif values.ndim != 2 or values.shape[1] != model._input_size:
+            raise text_checks.wrong_sequence(values.shape, name, model._input_size, model._vocab)
+
+    def _batches(self, lengths: Array) -> Iterator[Array]:
+        """Yield the numbers of sequences of about one length, the longest first: rows that a batch has."""
+        order = np.argsort(-lengths, kind="stable")
+        width = self._of_many._width
+        first = 0
+        while first < len(order):
+            rows = max(1, min(_ROWS, _NUMBERS // (max(1, int(lengths[order[first]])) * width)))
+            yield order[first : first + rows]
+            first += rows
+
+
+def _padded(values: Array, offsets: Array, lengths: Array, rows: Array) -> tuple[Array, Array]:
+    """Return sequences as (B, T) or (B, T, I), with anything beyond a length, and where they are valid."""
+    steps = np.arange(int(lengths[rows].max(initial=0)))
+    valid = steps < lengths[rows, None]
+    at = np.where(valid, offsets[rows, None] + steps, offsets[0])
+    return values[at] if at.size else np.empty((*at.shape, *values.shape[1:]), values.dtype), valid
+
+
+def _bar(count: int, progress: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=count, disable=not progress, unit="seq")
