@@ -1,26 +1,46 @@
-"""Train the sentence classifier of `fastrnn demo`: embedding of words, one GRU layer, output layer.
+"""Train the sentence classifier of `fastrnn demo`, or a twin: embedding of words, one recurrent layer, output layer.
+
+    python examples/train_intent_model.py [gru | bilstm | rnn]
 
 Needs torch, and fastrnn itself to split sentences into words as the demo does; see README.md.
 """
 
+import argparse
 import json
 import random
 import re
 import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn.utils.rnn import pad_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from tqdm import tqdm
 
 from fastrnn.demo import UNKNOWN, words
 
 ROOT = Path(__file__).resolve().parent.parent
-EMBEDDING, HIDDEN = 24, 64
 SENTENCES, RARE = 2000, 2  # sentences drawn per intent; words seen less often than RARE times become UNKNOWN
 BATCH, EPOCHS, RATE, DROPOUT, WORD_DROPOUT, SEED = 64, 12, 3e-3, 0.3, 0.08, 0
+
+
+class Network(NamedTuple):
+    """What differs between the twins."""
+
+    path: str
+    layer: type[nn.RNNBase]  # its name in lower case is the tensors' prefix
+    embedding: int
+    hidden: int
+    bidirectional: bool = False
+
+
+NETWORKS = {
+    "gru": Network("fastrnn/data/intent_gru.safetensors", nn.GRU, 24, 64),
+    "bilstm": Network("examples/models/intent_bilstm.safetensors", nn.LSTM, 16, 32, bidirectional=True),
+    "rnn": Network("examples/models/intent_rnn.safetensors", nn.RNN, 16, 64),
+}
 
 
 def expand(template: str, slots: dict[str, str], rng: random.Random) -> str:
@@ -33,6 +53,9 @@ def expand(template: str, slots: dict[str, str], rng: random.Random) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("network", nargs="?", default="gru", choices=NETWORKS, help="default: gru")
+    network = NETWORKS[parser.parse_args().network]
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     rng = random.Random(SEED)
@@ -59,11 +82,12 @@ def main() -> None:
     def encode(sentence):
         return torch.tensor([code.get(w, 0) for w in sentence])
 
+    name = network.layer.__name__.lower()
     model = nn.ModuleDict(
         {
-            "embedding": nn.Embedding(len(vocabulary), EMBEDDING),
-            "gru": nn.GRU(EMBEDDING, HIDDEN),
-            "output": nn.Linear(HIDDEN, len(labels)),
+            "embedding": nn.Embedding(len(vocabulary), network.embedding),
+            name: network.layer(network.embedding, network.hidden, bidirectional=network.bidirectional),
+            "output": nn.Linear(network.hidden * (1 + network.bidirectional), len(labels)),
         }
     )
     nn.init.normal_(model["embedding"].weight, std=0.3)
@@ -73,8 +97,13 @@ def main() -> None:
         x = pad_sequence(sentences)
         if training:
             x = x.masked_fill(torch.rand(x.shape) < WORD_DROPOUT, 0)
-        y, _ = model["gru"](nn.functional.dropout(model["embedding"](x), DROPOUT, training))
-        final = y[lengths - 1, torch.arange(len(sentences))]
+        x = nn.functional.dropout(model["embedding"](x), DROPOUT, training)
+        if network.bidirectional:  # packed, so that the backward direction starts at each sentence's own end
+            _, (h, _) = model[name](pack_padded_sequence(x, lengths, enforce_sorted=False))
+            final = torch.cat([h[0], h[1]], -1)
+        else:
+            y, _ = model[name](x)
+            final = y[lengths - 1, torch.arange(len(sentences))]
         return model["output"](nn.functional.dropout(final, DROPOUT, training))
 
     data = [(encode(sentence), label) for sentence, label in drawn.items()]
@@ -92,7 +121,8 @@ def main() -> None:
             optimizer.step()
             schedule.step()
 
-    path = ROOT / "fastrnn/data/intent_gru.safetensors"
+    path = ROOT / network.path
+    path.parent.mkdir(exist_ok=True)
     metadata = {"format": "1", "vocabulary": json.dumps(vocabulary), "labels": json.dumps(labels)}
     save_file({k: v.detach().contiguous() for k, v in model.state_dict().items()}, path, metadata)
     path.chmod(0o644)

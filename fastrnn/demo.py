@@ -90,8 +90,11 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     return e
 
 
-def load(name: str) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
-    """Return a model's tensors, by name, and its metadata: the vocabulary and the labels."""
+def load(name: str | Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
+    """Return a model's tensors, by name, and its metadata: the vocabulary and the labels.
+
+    A relative `name` is that of a file of the demo.
+    """
     from safetensors import safe_open
 
     with safe_open(DATA / name, framework="numpy") as file:

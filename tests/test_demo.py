@@ -126,6 +126,24 @@ def test_figures_equal_torchs(reports, torchs):
     np.testing.assert_allclose([found for *_, found in sentences.sentences], p, atol=1e-4)
 
 
+@pytest.mark.parametrize(("name", "prefix", "right"), [("intent_bilstm", "lstm.", 166), ("intent_rnn", "rnn.", 162)])
+def test_the_twins_know_as_many_intents_as_was_measured(name, prefix, right, backend):
+    path = EXAMPLES / "models" / f"{name}.safetensors"
+    assert path.stat().st_size <= 150_000
+    tensors, metadata = demo.load(path)
+    assert metadata.keys() == demo.load("intent_gru.safetensors")[1].keys()
+    layer = fastrnn.from_state_dict(tensors, prefix)
+    known = fastrnn.Vocabulary(metadata["vocabulary"], unit="word", unknown=demo.UNKNOWN)
+    lines = (demo.DATA / "intents.tsv").read_text(encoding="utf-8").splitlines()
+    found = 0
+    for intent, sentence in (line.split("\t") for line in lines):
+        _, hx = layer(tensors["embedding.weight"][known.encode(demo.words(sentence))])
+        h = hx[0] if isinstance(hx, tuple) else hx  # (D, H)
+        scores = tensors["output.weight"] @ h.ravel() + tensors["output.bias"]
+        found += metadata["labels"][scores.argmax()] == intent
+    assert found == right
+
+
 def test_held_out_means_held_out():
     train = lzma.decompress((EXAMPLES / "data/austen.txt.xz").read_bytes()).decode()
     held_out = (demo.DATA / "pride_and_prejudice.txt").read_text(encoding="utf-8")
