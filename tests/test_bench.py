@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import cli
-from fastrnn._bench import engines, plots, ratios, workers
+from fastrnn import cli, plot
+from fastrnn._bench import engines, ratios, workers
 from fastrnn._bench.problems import Row, problem
 
 ROWS = [
@@ -247,7 +247,7 @@ def test_bench_writes_a_plot(quick, capsys, tmp_path):
 
 
 def test_plots_that_cannot_be_written_are_refused_first(capsys, monkeypatch):
-    monkeypatch.setattr(plots, "find_spec", lambda name: None)
+    monkeypatch.setattr(plot, "find_spec", lambda name: None)
     code, out, err = bench(capsys, "--plot", "plot.svg")
     assert (code, out) == (1, "")
     assert "pip install 'fastrnn[plot]'" in err

@@ -1,4 +1,4 @@
-"""Every example in a docstring or in the README runs."""
+"""Every example in a docstring, in the README or in docs/ runs."""
 
 import contextlib
 import doctest
@@ -14,13 +14,16 @@ import fastrnn
 
 TREE = Path(__file__).parent.parent
 MODULES = ["fastrnn", *(module.name for module in pkgutil.walk_packages(fastrnn.__path__, "fastrnn."))]
-BLOCKS = re.findall(r"^```python\n(.*?)^```", (TREE / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCKS = BLOCK.findall((TREE / "README.md").read_text())
+PAGES = sorted(page for page in (TREE / "docs").glob("*.md") if BLOCK.search(page.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
-    if name == "fastrnn.torch":
-        pytest.importorskip("torch")
+    needed = {"fastrnn.torch": "torch", "fastrnn.plot": "matplotlib"}.get(name)
+    if needed:
+        pytest.importorskip(needed)
     if name.startswith("fastrnn.numba_kernels"):
         pytest.importorskip("numba")
     finder = doctest.DocTestFinder(exclude_empty=True)
@@ -45,3 +48,17 @@ def test_readme(block, tmp_path, monkeypatch):
     else:
         with contextlib.redirect_stdout(io.StringIO()):
             exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_docs(page, monkeypatch):
+    """The blocks of a page are one program, run from the top of the tree."""
+    text = page.read_text(encoding="utf-8")
+    if "fastrnn.plot" in text:
+        pytest.importorskip("matplotlib")
+    monkeypatch.chdir(TREE)
+    session = {"__name__": "__main__"}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for block in BLOCK.finditer(text):
+            lines = "\n" * text[: block.start(1)].count("\n")  # so that a traceback names the page's line
+            exec(compile(lines + block[1], page, "exec"), session)

@@ -1,21 +1,20 @@
 """One kind of plot: a dot per row and series on a common axis, readable on light and on dark pages."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
+
+from fastrnn.plot import COLOURS, GREY, STYLE, require
 
 __all__ = ["check", "dots"]
 
 FORMATS = (".svg", ".png", ".pdf")
-GREY, COLOURS = "#808080", ("#4c8bd6", "#e08a2e", "#5fa55a")
 
 
 def check(path: Path) -> None:
     """Raise ValueError for a name that is no plot's, and ImportError, with the cure, where matplotlib is missing."""
     if path.suffix not in FORMATS:
         raise ValueError(f"the name of a plot must end in one of {', '.join(FORMATS)}, got {str(path)!r}")
-    if find_spec("matplotlib") is None:
-        raise ImportError("plots need matplotlib: pip install 'fastrnn[plot]'")
+    require()
 
 
 def dots(path: Path, title: str, rows: Sequence[tuple[str, dict[str, float]]], line: float, log: bool = False) -> None:
@@ -43,15 +42,7 @@ def dots(path: Path, title: str, rows: Sequence[tuple[str, dict[str, float]]], l
     from matplotlib.figure import Figure
 
     series = list(dict.fromkeys(name for _, values in rows for name in values))
-    style = {
-        "svg.fonttype": "none",  # text stays text: small files
-        "svg.hashsalt": "fastrnn",
-        "text.color": GREY,
-        "font.size": 8,
-        **{f"axes.{name}": GREY for name in ("edgecolor", "labelcolor", "titlecolor")},
-        **{f"{axis}tick.color": GREY for axis in "xy"},
-    }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 1 + 0.16 * len(rows)), layout="constrained")
         axes = figure.subplots()
         axes.patch.set_visible(False)
@@ -75,4 +66,4 @@ def dots(path: Path, title: str, rows: Sequence[tuple[str, dict[str, float]]], l
         if len(series) > 1:
             figure.legend(frameon=False, labelcolor=GREY, loc="outside lower right", ncols=len(series))
         metadata = {"Date": None} if path.suffix == ".svg" else {}
-        figure.savefig(path, transparent=True, metadata=metadata)
+        figure.savefig(path, metadata=metadata)
