@@ -1,15 +1,19 @@
 """Pictures: what they show is what the layer does, on any page; what cannot be drawn is refused."""
 
 import io
+import re
+import runpy
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastrnn
 from fastrnn import plot
+from fastrnn.cells import VARIANTS
 
 LAYERS = [
     fastrnn.RNN(3, 5).init(),
@@ -18,6 +22,7 @@ LAYERS = [
     fastrnn.GRU(3, 5, num_layers=2, bidirectional=True, batch_first=True).init(),
     fastrnn.GRU(3, 5, reset_after=False, dtype="float64").init(),
 ]
+DOCS = Path(__file__).parent.parent / "docs"
 X = np.random.default_rng(0).standard_normal((6, 3), np.float32)
 
 
@@ -47,6 +52,10 @@ def test_gates_show_the_trace(layer, matplotlib):
         name = list(traces[0])[row]
         assert f"{plot.NAMES[name]} {name}" in titles[index]
         np.testing.assert_array_equal(axes.images[0].get_array(), traces[column][name].T)
+
+
+def test_every_gate_and_state_has_a_name():
+    assert plot.NAMES.keys() == {name for variant in VARIANTS.values() for name in variant.gates + variant.states}
 
 
 def test_panels_of_layers_and_directions_are_named(matplotlib):
@@ -146,6 +155,14 @@ fastrnn.plot.influence(fastrnn.RNN(1, 1).init(), np.ones((2, 1)))
 assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_figures_of_the_docs_are_those_that_the_script_draws(tmp_path, matplotlib):
+    runpy.run_path(str(DOCS / "figures.py"))["main"](tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {path.name for path in (DOCS / "figures").iterdir()}
+    assert names == set(re.findall(r"\]\(figures/(.*?)\)", (DOCS / "networks.md").read_text(encoding="utf-8")))
+    assert max(path.stat().st_size for path in (DOCS / "figures").iterdir()) < 200_000
 
 
 @pytest.mark.parametrize("draw", [plot.gates, plot.influence])
