@@ -39,6 +39,46 @@ def info() -> list[str]:
     return [f"{name:14}{value}" for name, value in rows]
 
 
+def write(args: argparse.Namespace) -> int:
+    """Print a prompt and what a model makes of it, as it comes."""
+    from fastrnn.demo import character_model
+
+    model: Any = character_model() if args.model is None else _loaded(args.model)
+    options = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p, "seed": args.seed}
+    pieces = model.generate_iter(args.prompt, args.max_tokens, **options)
+    between = " " if model.vocabulary.unit == "word" and args.prompt else ""
+    print(args.prompt, end=between)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
+    return 0
+
+
+def label(sentence: str, path: str | None = None) -> list[str]:
+    """Return the labels of a sentence, the most probable first, as `fastrnn classify` prints them."""
+    from fastrnn.demo import intent_model, words
+
+    if path is None:
+        model: Any = intent_model()
+        ids = model.vocabulary.encode(words(sentence))
+    else:
+        model = _loaded(path)
+        if model.labels is None:
+            raise ValueError(f"{path} has no labels: build the model with labels=, save it and try again")
+        ids = model.vocabulary.encode(sentence)
+    p = model.predict(ids, wiring="many_to_one")
+    width = max(map(len, model.labels))
+    return [f"{model.labels[i]:{width}}  {p[i]:.4f}" for i in (-p).argsort(kind="stable")]
+
+
+def _loaded(path: str) -> Any:
+    """Load a model that reads text."""
+    model = fastrnn.load(path)
+    if not isinstance(model, fastrnn.SequenceModel) or model.vocabulary is None:
+        raise ValueError(f"{path} must be a SequenceModel with a vocabulary, got {model!r}: build it with vocabulary=")
+    return model
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -63,6 +103,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("info", help="print CPU, tier, backends, threads and versions")
     demo = commands.add_parser("demo", help="run two trained networks on real text and check them")
     demo.add_argument("--backend", choices=("cython", "numba", "reference"), help="default: the best that runs here")
+    generate = commands.add_parser("generate", help="write on from a prompt, with a trained character model")
+    generate.add_argument("--prompt", required=True, help="a text to go on from")
+    generate.add_argument("--max-tokens", type=int, default=300, help="of the text (default: 300)")
+    generate.add_argument("--temperature", type=float, default=0.6, help="0: always the most probable (default: 0.6)")
+    generate.add_argument("--top-k", type=int, help="draw among so many only")
+    generate.add_argument("--top-p", type=float, help="draw among those that make up this share only")
+    generate.add_argument("--seed", type=int, help="default: another one each time")
+    classify = commands.add_parser("classify", help="print what a sentence wants, with a trained intent classifier")
+    classify.add_argument("sentence", help='such as "what time is it"')
+    for command in (generate, classify):
+        command.add_argument("--model", metavar="FILE", help="a saved SequenceModel (default: one of the demo)")
     bench = commands.add_parser("bench", help="time one shape, or one saved layer, beside other engines")
     if (sys.argv[1:] if argv is None else argv)[:1] == ["bench"]:  # the others need not import what this one does
         from fastrnn._bench.command import add_arguments
@@ -77,10 +128,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             from fastrnn._bench.command import run as compare
 
             return compare(args)
+        if args.command == "generate":
+            return write(args)
+        if args.command == "classify":
+            print(*label(args.sentence, args.model), sep="\n")
+            return 0
         from fastrnn.demo import run
 
         return run(args.backend)
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
+    except (ImportError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError) as error:
         print(f"fastrnn: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

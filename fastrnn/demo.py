@@ -11,14 +11,17 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import __version__
 
-__all__ = ["label_sentences", "read_text", "run", "words"]
+if TYPE_CHECKING:
+    from fastrnn.model import SequenceModel
+
+__all__ = ["character_model", "intent_model", "label_sentences", "read_text", "run", "words"]
 
 DATA = Path(__file__).parent / "data"
 UNKNOWN = "<unknown>"  # the word with id 0: every word that the training did not see
@@ -83,13 +86,6 @@ def words(sentence: str) -> list[str]:
     return ["0" if word.isdigit() else word for word in re.findall(r"[a-z]+|[0-9]+", sentence.lower())]
 
 
-def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the softmax over the last axis, in float64."""
-    e: NDArray[np.float64] = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-    e /= e.sum(-1, keepdims=True)
-    return e
-
-
 def load(name: str | Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
     """Return a model's tensors, by name, and its metadata: the vocabulary and the labels.
 
@@ -105,14 +101,71 @@ def load(name: str | Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, An
     return tensors, {key: json.loads(value) for key, value in metadata.items()}
 
 
-def layers(kind: type, prefix: str, tensors: dict[str, NDArray[np.float32]], *backends: str) -> list[Any]:
-    """Return the same layer once per backend, packed and compiled."""
+def character_model(backend: str | None = None) -> "SequenceModel":
+    """Return the network that knows which character follows, with its vocabulary.
+
+    Parameters
+    ----------
+    backend : str, optional
+        Of its layer.
+
+    Examples
+    --------
+    >>> from fastrnn.demo import character_model
+    >>> character_model().generate("It is a truth univ", 7, temperature=0)
+    'ersally'
+    """
     import fastrnn
 
+    tensors, metadata = load("char_lstm.safetensors")
+    head = fastrnn.Dense(tensors["output.weight"], tensors["output.bias"], "softmax")
+    return fastrnn.SequenceModel(
+        _layer(fastrnn.LSTM, "lstm.", tensors, backend),
+        embedding=tensors["embedding.weight"],
+        head=head,
+        vocabulary=fastrnn.Vocabulary(metadata["vocabulary"]),
+    )
+
+
+def intent_model(name: str | Path = "intent_gru.safetensors", backend: str | None = None) -> "SequenceModel":
+    """Return a network that knows what a sentence wants, with its vocabulary and labels.
+
+    Parameters
+    ----------
+    name : str or path
+        The file, one of examples/train_intent_model.py.
+    backend : str, optional
+        Of its layer.
+
+    Examples
+    --------
+    >>> from fastrnn.demo import intent_model, words
+    >>> model = intent_model()
+    >>> p = model.predict(model.vocabulary.encode(words("What time is it?")))
+    >>> model.labels[p.argmax()]
+    'time'
+    """
+    import fastrnn
+
+    tensors, metadata = load(name)
+    prefix = next(key for key in tensors if key.endswith("weight_hh_l0")).removesuffix("weight_hh_l0")
+    kind = {"gru.": fastrnn.GRU, "lstm.": fastrnn.LSTM, "rnn.": fastrnn.RNN}[prefix]
+    head = fastrnn.Dense(tensors["output.weight"], tensors["output.bias"], "softmax")
+    return fastrnn.SequenceModel(
+        _layer(kind, prefix, tensors, backend),
+        embedding=tensors["embedding.weight"],
+        head=head,
+        wiring="many_to_one",
+        vocabulary=fastrnn.Vocabulary(metadata["vocabulary"], unit="word", unknown=UNKNOWN),
+        labels=metadata["labels"],
+    )
+
+
+def _layer(kind: Any, prefix: str, tensors: dict[str, NDArray[np.float32]], backend: str | None) -> Any:
+    """Return the recurrent layer among a model's tensors."""
     hidden_size, input_size = tensors[f"{prefix}weight_hh_l0"].shape[1], tensors["embedding.weight"].shape[1]
-    made = [kind(input_size, hidden_size, backend=name).load_state_dict(tensors, prefix) for name in backends]
-    fastrnn.warmup(*made)
-    return made
+    both = f"{prefix}weight_hh_l0_reverse" in tensors
+    return kind(input_size, hidden_size, bidirectional=both, backend=backend).load_state_dict(tensors, prefix)
 
 
 def timed(function: Callable[..., Any], *args: Any, **options: Any) -> tuple[Any, float]:
@@ -150,18 +203,17 @@ def read_text(backend: str, step: Step = lambda what: None) -> TextReport:
     import fastrnn
 
     step("the character model")
-    tensors, metadata = load("char_lstm.safetensors")
+    model: Any = character_model(backend)
+    by_reference: Any = character_model("reference")
+    fastrnn.warmup(model, by_reference)
     text = (DATA / "pride_and_prejudice.txt").read_text(encoding="utf-8")
-    alphabet = metadata["vocabulary"]
-    ids = fastrnn.Vocabulary(alphabet).encode(text)
-    embedding, weight, bias = tensors["embedding.weight"], tensors["output.weight"], tensors["output.bias"]
-    lstm, reference = layers(fastrnn.LSTM, "lstm.", tensors, backend, "reference")
+    alphabet = model.vocabulary
+    ids, embedding, (lstm,), (reference,) = alphabet.encode(text), model.embedding, model.layers, by_reference.layers
 
     step(f"reading on {backend}")
     x = embedding[ids]  # (T, I)
     (y, state), seconds = timed(lstm, x)
-    p = softmax(y[:-1] @ weight.T + bias)  # (T-1, V): of the characters that follow
-    bits = -np.log2(p[np.arange(len(p)), ids[1:]]).mean()
+    bits = model.score(text)
     step("reading on the reference")
     (y_reference, _), seconds_reference = timed(reference, x)
 
@@ -179,17 +231,10 @@ def read_text(backend: str, step: Step = lambda what: None) -> TextReport:
         equal = equal and np.array_equal(whole, other) and np.array_equal(whole, row[:, 0])
 
     step("writing on")
-    rng = np.random.default_rng(SEED)
-    h, continuation = y[-1], ""
-    for _ in range(LENGTH):
-        p = softmax((weight @ h + bias) / TEMPERATURE)
-        drawn = rng.choice(len(alphabet), p=p)
-        continuation += alphabet[drawn]
-        (h,), state = lstm(embedding[[drawn]], state)
-
+    continuation = model.generate("", LENGTH, temperature=TEMPERATURE, seed=SEED, state=[state])
     difference = float(np.abs(y - y_reference).max())
     agreement = Agreement(seconds, seconds_reference, difference, bool(equal))
-    return TextReport(len(ids), len(alphabet), lstm.hidden_size, float(bits), text[-200:], continuation, agreement)
+    return TextReport(len(ids), len(alphabet), lstm.hidden_size, bits, text[-200:], continuation, agreement)
 
 
 def label_sentences(backend: str, step: Step = lambda what: None) -> SentenceReport:
@@ -209,14 +254,13 @@ def label_sentences(backend: str, step: Step = lambda what: None) -> SentenceRep
     import fastrnn
 
     step("the sentence classifier")
-    tensors, metadata = load("intent_gru.safetensors")
+    model: Any = intent_model(backend=backend)
+    by_reference: Any = intent_model(backend="reference")
+    fastrnn.warmup(model, by_reference)
     lines = (DATA / "intents.tsv").read_text(encoding="utf-8").splitlines()
     intents, sentences = zip(*(line.split("\t") for line in lines), strict=True)
-    vocabulary, labels = metadata["vocabulary"], metadata["labels"]
-    known = fastrnn.Vocabulary(vocabulary, unit="word", unknown=UNKNOWN)
-    ids = [known.encode(words(sentence)) for sentence in sentences]
-    embedding, weight, bias = tensors["embedding.weight"], tensors["output.weight"], tensors["output.bias"]
-    gru, reference = layers(fastrnn.GRU, "gru.", tensors, backend, "reference")
+    (gru,), (reference,), embedding = model.layers, by_reference.layers, model.embedding
+    ids = [model.vocabulary.encode(words(sentence)) for sentence in sentences]
 
     step(f"labelling on {backend}")
     lengths = np.array([len(sentence) for sentence in ids])
@@ -225,7 +269,7 @@ def label_sentences(backend: str, step: Step = lambda what: None) -> SentenceRep
         padded[: len(sentence), row] = sentence
     x = embedding[padded]  # (T, B, I)
     (_, (h,)), seconds = timed(gru, x, lengths=lengths)  # h (B, H): the state after each sentence's last word
-    p = softmax(h @ weight.T + bias)  # (B, V)
+    p = model.predict_many(ids)  # (B, V)
     step("labelling on the reference")
     (_, (h_reference,)), seconds_reference = timed(reference, x, lengths=lengths)
     step("labelling one by one")
@@ -234,11 +278,13 @@ def label_sentences(backend: str, step: Step = lambda what: None) -> SentenceRep
     chunked = np.stack([in_chunks(gru, embedding[sentence], [1] * len(sentence))[1][0] for sentence in ids])
     equal = np.array_equal(whole, chunked) and np.array_equal(whole, h)
 
-    guesses = [labels[i] for i in p.argmax(1)]
+    guesses = [model.labels[i] for i in p.argmax(1)]
     rows = list(zip(sentences, intents, guesses, map(float, p.max(1)), strict=True))
     accuracy = float(np.mean([intent == guess for _, intent, guess, _ in rows]))
     agreement = Agreement(seconds, seconds_reference, float(np.abs(h - h_reference).max()), bool(equal))
-    return SentenceReport(int(lengths.sum()), len(vocabulary), gru.hidden_size, labels, rows, accuracy, agreement)
+    return SentenceReport(
+        int(lengths.sum()), len(model.vocabulary), gru.hidden_size, list(model.labels), rows, accuracy, agreement
+    )
 
 
 def run(backend: str | None = None, file: TextIO | None = None) -> int:

@@ -36,7 +36,7 @@ def one_dtype(layers: Sequence[tuple[str, np.dtype[Any]]]) -> np.dtype[Any]:
 
 
 def chain(name: str, gives: int, after: str, takes: int, transposed: int | None) -> None:
-    """Demand that a part gives what the next one takes; `transposed` is what a dense layer would take if its weight were."""
+    """Demand that a part gives what the next one takes; a dense layer would take `transposed` if its weight were."""
     if gives != takes:
         cure = (
             ": pass its weight.T" if gives == transposed else ": put a fastrnn.Dense between them, or build one to fit"

@@ -137,3 +137,48 @@ def test_interrupted(monkeypatch):
 def test_the_demos_verdict_is_the_exit_code(monkeypatch):
     monkeypatch.setattr("fastrnn.demo.run", lambda backend: 1)
     assert cli.main(["demo"]) == 1
+
+
+def test_generate_writes_on(capsys):
+    options = ["--prompt", "Elizabeth", "--max-tokens", "40", "--seed", "3"]
+    assert cli.main(["generate", *options]) == 0
+    out, err = capsys.readouterr()
+    assert (out[:9], err) == ("Elizabeth", "")
+    assert len(out) == 9 + 40 + 1
+    assert cli.main(["generate", *options]) == 0
+    assert capsys.readouterr().out == out
+    assert cli.main(["generate", *options, "--temperature", "0", "--top-k", "5", "--top-p", "0.5"]) == 0
+    assert capsys.readouterr().out != out
+
+
+def test_classify_prints_intents_with_probabilities(capsys):
+    assert cli.main(["classify", "what time is it"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0][0] == "time"
+    p = [float(p) for _, p in lines]
+    assert p == sorted(p, reverse=True)
+    assert sum(p) == pytest.approx(1, abs=1e-3)
+
+
+def test_models_of_ones_own(capsys, tmp_path):
+    import numpy as np
+
+    vocabulary = fastrnn.Vocabulary.from_text("yes no maybe", "word", unknown="?")
+    rng = np.random.default_rng(0)
+    layer, head = fastrnn.GRU(4, 5).init(), (rng.normal(size=(4, 5)), None, "softmax")
+    given = {"embedding": "one_hot", "head": head, "vocabulary": vocabulary}
+    fastrnn.SequenceModel(layer, **given, labels=["a", "b", "c", "d"]).save(tmp_path / "labels")
+    fastrnn.SequenceModel(layer, **given).save(tmp_path / "model")
+    layer.save(tmp_path / "layer")
+    assert cli.main(["classify", "yes maybe so", "--model", str(tmp_path / "labels")]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == set("abcd")
+    assert cli.main(["generate", "--prompt", "yes", "--max-tokens", "3", "--model", str(tmp_path / "model")]) == 0
+    assert len(capsys.readouterr().out.split()) == 4
+    for command, name, message in (
+        (["classify", "yes"], "model", "has no labels"),
+        (["generate", "--prompt", "yes"], "layer", "must be a SequenceModel with a vocabulary"),
+        (["classify", "yes"], "missing", "No such file"),
+        (["generate", "--prompt", "yes", "--temperature", "-1"], "model", "temperature must be a number >= 0"),
+    ):
+        assert cli.main([*command, "--model", str(tmp_path / name)]) == 1
+        assert message in capsys.readouterr().err
