@@ -29,6 +29,11 @@ def vectors(dtype: Any = None, **config: Any) -> fastrnn.SequenceModel:
     return fastrnn.SequenceModel(make("gru", dtype=dtype), **config)
 
 
+def stacked(dtype: Any = None, **config: Any) -> fastrnn.SequenceModel:
+    """Layers of one size, of which the last writes the result."""
+    return fastrnn.SequenceModel([make("gru", 5, 7, dtype=dtype), make("lstm", 7, 7, dtype=dtype)], **config)
+
+
 def characters(dtype: Any = None, **config: Any) -> fastrnn.SequenceModel:
     """The character model of the introductions."""
     layer = make("lstm", 19, 17, num_layers=2, dtype=dtype)
@@ -68,8 +73,8 @@ def forward(dtype: Any = None, **config: Any) -> fastrnn.SequenceModel:
     return fastrnn.SequenceModel(layers, head=dense(5, 8), **config)
 
 
-MODELS = {function.__name__: function for function in (vectors, characters, intents, deep, forward)}
-STREAMS = {name: MODELS[name] for name in ("vectors", "characters", "forward")}
+MODELS = {function.__name__: function for function in (vectors, stacked, characters, intents, deep, forward)}
+STREAMS = {name: MODELS[name] for name in ("vectors", "stacked", "characters", "forward")}
 
 
 def sequences(model: Any, batch: int | None = 3, steps: int = 6, seed: int = 0) -> np.ndarray:

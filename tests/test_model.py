@@ -151,12 +151,16 @@ def test_the_mean_adds_in_order_of_time(backend):
         assert same_bits(model.predict(x), total / np.float32(300))
 
 
-def test_no_pool_depends_on_the_sign_of_zero(backend):
+def test_the_largest_of_both_zeros(backend):
     layer = fastrnn.RNN.from_weights([[1.0]], [[0.0]], nonlinearity="linear")
-    model = fastrnn.SequenceModel([layer, fastrnn.Dense([[-1.0], [1.0]])], wiring="many_to_one", pool="max")
-    x = np.zeros((3, 40, 1), np.float32)
-    assert same_bits(model.predict(x), np.zeros((3, 2), np.float32))
-    assert same_bits(model.predict(x[:, :1]), np.zeros((3, 2), np.float32))
+    model = fastrnn.SequenceModel([layer, fastrnn.Dense([[-1e-30]], [-0.0])], wiring="many_to_one", pool="max")
+    x = np.full((3, 40, 1), 1e-18, np.float32)  # products that are too small for any number but a zero with a sign
+    x[:, ::3] *= -1
+    if backend != "reference":  # whose products are NumPy's, and start from +0
+        assert 0 < np.signbit(model.predict(x, wiring="many_to_many")).sum() < x.size
+    for steps in (slice(None), slice(0, 2), slice(1, 2)):
+        assert same_bits(model.predict(x[:, steps]), np.zeros((3, 1), np.float32))
+        assert same_bits(model.predict(x[0, steps]), np.zeros(1, np.float32))
 
 
 @pytest.mark.parametrize(("wiring", "pool"), WIRINGS)
@@ -390,6 +394,15 @@ def test_no_layer_runs_where_one_has_no_weights(monkeypatch):
     monkeypatch.setattr(first, "_prepare", lambda: lambda *_: pytest.fail("a kernel ran"))
     with pytest.raises(ValueError, match=r"LSTM\(7, 2\) has no weights"):
         model.predict(sequences(model))
+
+
+def test_dense_layers_run_where_their_neighbour_does():
+    model = fastrnn.SequenceModel(make("gru", backend="reference", num_threads=3), head=dense(3, 7))
+    threads = []
+    model.head[0]._runners = {"reference": lambda x, out, count: threads.append(count)}
+    model.predict(sequences(model))
+    model.stream().step(np.zeros(5))
+    assert threads == [3, 3]
 
 
 def test_overrides():
