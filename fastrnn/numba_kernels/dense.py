@@ -69,7 +69,7 @@ def _log(like, x):
 
 @njit()
 def softmax(kind, source, target, count, group):
-    """Softmax or log_softmax of one row, which may be its own target; `group` is for the virtual lanes."""
+    """Write softmax or log_softmax of one row, which may be its own target; `group` is for the virtual lanes."""
     n, wide = lanes(source), width(source)
     lowest = splat(load(group, 0), -np.inf)
     for lane in range(0, n, wide):
@@ -98,19 +98,19 @@ def softmax(kind, source, target, count, group):
 
 
 @njit()
-def lanewise(kind, source, target, count, group):
-    """A function of the numbers of a row one by one."""
+def pointwise(kind, source, target, count, group):
+    """Write a function of the numbers of a row one by one."""
     for i in range(0, count, width(source)):
         store_some(move(target, i), activation(kind, load_some(move(source, i), count - i)), count - i)
 
 
 def activate(kind, source, target, count, group):
-    """The function of a Kind of one row."""
+    """Write the function of a Kind of one row, which may be its own target."""
 
 
 @overload(activate)
 def _activate(kind, source, target, count, group):
-    of_row = softmax if kind.activation in ("softmax", "log_softmax") else lanewise
+    of_row = softmax if kind.activation in ("softmax", "log_softmax") else pointwise
 
     def call(kind, source, target, count, group):
         of_row(kind, source, target, count, group)
@@ -120,7 +120,7 @@ def _activate(kind, source, target, count, group):
 
 @njit()
 def dense(kind, matrix, x, rows, out, out_stride, group):
-    """f(b + W x) of some rows, whose sums the matrix's buffer holds."""
+    """Write f(b + W x) for some rows, whose sums the matrix's buffer holds."""
     n = lanes(group)
     padded = (matrix.hidden + n - 1) // n * n
     project(RNN, matrix, matrix, x, rows)
@@ -130,7 +130,7 @@ def dense(kind, matrix, x, rows, out, out_stride, group):
 
 @njit(cache=True)
 def run_dense(kind, addresses, x, out, tile, work):
-    """All rows, `tile` of them at a time; `work` holds their offsets, a group and their sums."""
+    """Run all rows, `tile` of them at a time; `work` is for a group, their sums and their offsets."""
     table = integers(addresses)
     like = data(x)
     x_row, out_row = x.strides[0] // x.itemsize, out.strides[0] // out.itemsize
@@ -148,7 +148,7 @@ def run_dense(kind, addresses, x, out, tile, work):
 
 @njit(cache=True)
 def run_activation(kind, x, out, work):
-    """A function of the rows of x, which may be out; `work` holds a group."""
+    """Write a function of the rows of x, which may be out; `work` is for a group."""
     size, group = x.shape[1], pointer(data(x), work)
     for row in range(x.shape[0]):
         activate(kind, move(data(x), row * size), move(data(out), row * size), size, group)
