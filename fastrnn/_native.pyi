@@ -18,6 +18,9 @@ class Engine:
         state_out: tuple[np.ndarray, ...],
         threads: int = 1,
     ) -> None: ...
+    @property
+    def table_bytes(self) -> int: ...
+    def _project(self, way: int, i: int, table: np.ndarray) -> None: ...
 
 @final
 class DenseEngine:

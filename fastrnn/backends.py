@@ -3,12 +3,16 @@
 A `Backend` makes runners, which may be called from several threads at once. ``layer(plan)`` makes
 ``run(x, state, lengths, y, state_out, threads=1)``:
 
-    x          (T, B, I)        of plan.dtype, aligned, last axis contiguous, any stride of T and B; may be read-only
+    x          (T, B, I)        of plan.dtype, aligned, last axis contiguous, any stride of T and B; may be read-only,
+               (T, B) int64     or ids of plan.embedding, 0..plan.vocab_size-1 (not checked here), any stride
     state      (L*D, B, R or H) arrays, C-contiguous; may be read-only
     lengths    (B,) int64 in 0..T, or None
     y          (T, B, D*R)      written whole, zeros beyond a length; strides as for x
     state_out  like state, written
     threads    how many the call may use
+
+Ids have the bits of the vectors that they stand for. Kernels do not sum over these again: at the first call with ids
+they make tables of ``b + W_ih e`` for all of them, `Plan.table_bytes` large, or none where that is 0.
 
 ``dense(plan)`` makes ``run(x, out, threads=1)`` with x (N, K) and out (N, V), last axes contiguous, and
 ``activate(activation, x, out)`` applies a function of `dense.FUNCTIONS` to rows (N, V), C-contiguous; out may be x.

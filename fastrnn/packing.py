@@ -8,16 +8,20 @@ groups in block ``q // U``, element (unit u, gate g, column k) of ``w_x`` and ``
     (q // U) * U*K*G*lanes  +  ((k*U_b + q % U)*G + g)*lanes  +  u % lanes
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fastrnn.cells import GROUP_BYTES, VARIANTS, Phase, lanes
-from fastrnn.weights import Weights, fold_biases
+from fastrnn.weights import Plan, Weights, fold_biases
 
-__all__ = ["PackedPhase", "aligned_zeros", "pack", "pack_dense", "unpack"]
+__all__ = ["PackedPhase", "aligned_zeros", "pack", "pack_dense", "table_bytes", "tables", "unpack"]
+
+# The most that tables of an embedding may take. Even from memory a row of sums comes faster than it is computed from
+# I = 48 on, so it is not speed that ends it: this holds 16 000 words for an LSTM of 256, all bytes for one of 16 000.
+MOST_TABLE_BYTES = 64 * 1024 * 1024
 
 
 class PackedPhase(NamedTuple):
@@ -76,6 +80,66 @@ def pack_dense(weight: np.ndarray, bias: np.ndarray | None) -> PackedPhase:
     b = np.zeros(len(weight), weight.dtype) if bias is None else bias
     w_x = _blocks(weight[None], VARIANTS["rnn"].phases[0].groups)
     return PackedPhase(w_x, none, _blocks(b[None, :, None], 1), none)
+
+
+def table_bytes(plan: Plan) -> int:
+    """Return the bytes of a plan's `tables`, 0 where it has no embedding or a matrix with too many rows.
+
+    Those for one-hot rows are as large as W_ih, at any size.
+    """
+    gates, groups = len(VARIANTS[plan.variant].gates), -(-plan.hidden_size // lanes(plan.dtype))
+    size = plan.num_directions * plan.vocab_size * groups * gates * GROUP_BYTES
+    return size if isinstance(plan.embedding, str) or size <= MOST_TABLE_BYTES else 0
+
+
+def tables(plan: Plan, project: Callable[[int, int, np.ndarray], None]) -> tuple[tuple[np.ndarray, ...], ...]:
+    """Make what the sums of the first layer start from, ``b + W_ih e``, for the vector e of every id.
+
+    Parameters
+    ----------
+    plan : Plan
+        With an embedding.
+    project
+        ``project(direction, i, table)`` writes the sums for every row of the matrix: only kernels have their bits.
+
+    Returns
+    -------
+    tuple of tuple of array
+        By direction and phase: flat [vocab][groups][G][lanes], empty for a phase without inputs.
+    """
+    made = []
+    for direction, parts in enumerate(plan.packed[: plan.num_directions]):
+        if isinstance(plan.embedding, str):
+            made.append(tuple(_one_hot_table(*both) for both in zip(parts, plan.phases, strict=True)))
+            continue
+        made.append(
+            tuple(aligned_zeros(plan.vocab_size * part.b.size if part.w_x.size else 0, plan.dtype) for part in parts)
+        )
+        for i, table in enumerate(made[-1]):
+            if table.size:
+                project(direction, i, table)
+    return tuple(made)
+
+
+def _one_hot_table(part: PackedPhase, phase: Phase) -> np.ndarray:
+    """Give the bits of the sums over one-hot rows: all terms but one are +0, and so is the sum that this one joins."""
+    n, gates = lanes(part.b.dtype), len(phase.gates)
+    table = aligned_zeros(part.w_x.size, part.b.dtype)
+    if not table.size:
+        return table
+    columns = table.reshape(-1, part.b.size)
+    vocab = len(columns)
+    for first, blocks, u in _runs(part.b.size // (gates * n), phase.groups):
+        run = slice(first * gates * n, (first + blocks * u) * gates * n)
+        source = part.w_x[run.start * vocab : run.stop * vocab].reshape(blocks, vocab, u * gates * n)
+        columns[:, run] = source.transpose(1, 0, 2).reshape(vocab, -1)
+    with np.errstate(all="ignore"):
+        infinite = ~np.isfinite(columns)
+        if infinite.any():
+            columns[infinite.sum(0) > infinite] = np.nan  # zero times another column's
+        columns += 0  # -0 becomes +0
+        columns += part.b
+    return table
 
 
 def unpack(

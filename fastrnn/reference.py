@@ -349,6 +349,17 @@ def _watched(
     return new
 
 
+def _embed(plan: Plan, ids: np.ndarray) -> np.ndarray:
+    """Return the vectors (T, B, I) that ids (T, B) stand for."""
+    assert plan.embedding is not None
+    if not isinstance(plan.embedding, str):
+        rows: np.ndarray = plan.embedding[ids]
+        return rows
+    x = np.zeros((*ids.shape, plan.input_size), plan.dtype)
+    np.put_along_axis(x, ids[..., None], 1, axis=-1)
+    return x
+
+
 def run(
     plan: Plan,
     x: np.ndarray,
@@ -363,7 +374,7 @@ def run(
     ----------
     plan : Plan
     x : (T, B, I) array
-        Of the plan's dtype, as are all arrays.
+        Of the plan's dtype, as are all arrays; or int64 (T, B) ids of its embedding.
     state : sequence of (L*D, B, R or H) arrays
     lengths : (B,) array of int, or None
     y : (T, B, D*R) array
@@ -371,6 +382,8 @@ def run(
     state_out : sequence of (L*D, B, R or H) arrays
         Written.
     """
+    if x.ndim == 2:
+        x = _embed(plan, x)
     with np.errstate(all="ignore"):  # kernels do not warn either
         y[...], finals = _layers(plan, x, state, lengths)
     for index, final in enumerate(finals):

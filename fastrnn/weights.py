@@ -1,10 +1,10 @@
 """Logical weights: torch's order of gates, torch's names, every shape checked."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +69,8 @@ class Plan:
     num_directions: int
     dtype: np.dtype
     weights: tuple[Weights, ...]  # index layer * num_directions + direction
+    # What ids stand for: rows (vocab, I) of dtype, C-contiguous; "one_hot": those of the identity (vocab = I)
+    embedding: np.ndarray | Literal["one_hot"] | None = None
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
@@ -92,9 +94,33 @@ class Plan:
 
         return tuple(pack(self.variant, w, self.dtype) for w in self.weights)
 
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids; 0 without an embedding."""
+        if self.embedding is None:
+            return 0
+        return self.input_size if isinstance(self.embedding, str) else len(self.embedding)
+
+    @property
+    def table_bytes(self) -> int:
+        """What a backend of kernels spends on `tables` from the first call with ids on; 0 where it makes none."""
+        from fastrnn.packing import table_bytes
+
+        return table_bytes(self)
+
+    def tables(self, project: Callable[[int, int, np.ndarray], None]) -> "tuple[tuple[np.ndarray, ...], ...]":
+        """Make the rows ``b + W_ih e`` that ids number, see `packing.tables`."""
+        from fastrnn.packing import tables
+
+        return tables(self, project)
+
     def astype(self, dtype: npt.DTypeLike) -> "Plan":
         """Return the same plan with its weights cast; in float64 that is the oracle of a float32 plan."""
-        return replace(self, dtype=np.dtype(dtype), weights=tuple(w.astype(dtype) for w in self.weights))
+        embedding = self.embedding
+        if embedding is not None and not isinstance(embedding, str):
+            embedding = embedding.astype(dtype, order="C")
+        weights = tuple(w.astype(dtype) for w in self.weights)
+        return replace(self, dtype=np.dtype(dtype), weights=weights, embedding=embedding)
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "packed"}

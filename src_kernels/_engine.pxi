@@ -24,6 +24,7 @@ cdef Py_ssize_t lay_out_member(const Network *net, Py_ssize_t rows, char *block,
     used = carve(block, used, pointers, <void **>&work.h)
     used = carve(block, used, pointers, <void **>&work.out)
     used = carve(block, used, pointers, <void **>&work.middle)
+    used = carve(block, used, pointers, <void **>&work.numbered)
     used = carve(block, used, TILE_ROWS * sizeof(void *), <void **>&work.tile_x)
     for i in range(net.phases):
         used = carve(block, used, FASTRNN_AHEAD_BYTES, <void **>&work.ahead[i])
@@ -128,25 +129,27 @@ cdef class Engine:
     """A plan made ready for one tier: ``engine(x, state, lengths, y, state_out, threads)``, as backends.py describes."""
 
     cdef Network net
-    cdef object packed     # owns the weights that the directions point into
+    cdef Network by_ids    # the same for ids, from the first call with them on; until then .directions is NULL
+    cdef object plan       # owns the weights that the directions point into,
+    cdef tuple tables      #   and what ids number
     cdef char *spare       # the workspace of an earlier call, for the next one; a call that finds none makes its own
     cdef Split forced      # for tests; .rows is 0 where the cost model decides
 
     def __cinit__(self, plan, *, str tier=None, tuple split=None):
         cdef Py_ssize_t i, k
         cdef fastrnn_phase *phase
-        self.packed = plan.packed
+        packed, self.plan, self.tables = plan.packed, plan, ()
         if split is not None:
             self.forced.rows, self.forced.ways, self.forced.blocks = split
         self.net.kernels = fastrnn_get_kernels(_tier if tier is None else _tier_number(tier), _dtype_number(plan.dtype))
         self.net.layers, self.net.ways = plan.num_layers, plan.num_directions
         self.net.hidden, self.net.state = plan.hidden_size, plan.proj_size or plan.hidden_size
         self.net.itemsize = plan.dtype.itemsize
-        self.net.directions = <Direction *>calloc(len(self.packed), sizeof(Direction))
+        self.net.directions = <Direction *>calloc(len(packed), sizeof(Direction))
         if self.net.directions == NULL:
             raise MemoryError()
         self.net.phases = len(plan.phases)
-        for k, parts in enumerate(self.packed):
+        for k, parts in enumerate(packed):
             self.net.directions[k].phases = self.net.phases
             for i, part in enumerate(parts):
                 name = plan.phases[i].name
@@ -165,14 +168,20 @@ cdef class Engine:
 
     def __dealloc__(self):
         free(self.net.directions)
+        free(self.by_ids.directions)
         free(self.spare)
+
+    @property
+    def table_bytes(self):
+        """What the tables that ids number take: 0 until the first call with ids, or where there are none."""
+        return sum([table.nbytes for tables in self.tables for table in tables])
 
     def __call__(self, cnp.ndarray x not None, tuple state not None, cnp.ndarray lengths, cnp.ndarray y not None, tuple state_out not None,
                  int threads=1):
         cdef Call call
         cdef cnp.ndarray order
         cdef bint alone, entered = False
-        call.net = &self.net
+        call.net = &self.net if cnp.PyArray_NDIM(x) == 3 else self.network_by_ids()
         call.x, call.y = sequence(x), sequence(y)
         call.h0 = <const char *>cnp.PyArray_DATA(<cnp.ndarray?>state[0])
         call.hn = <char *>cnp.PyArray_DATA(<cnp.ndarray?>state_out[0])
@@ -189,10 +198,10 @@ cdef class Engine:
             call.order = <const int64_t *>cnp.PyArray_DATA(order)
             call.lengths = <const int64_t *>cnp.PyArray_DATA(lengths)
             call.mean_steps = lengths.mean() if call.rows else 0
-        call.chunk = chunk_steps(&self.net, call.rows, call.steps)
-        entered = threads > 1 and call_time(&self.net, call.rows, call.mean_steps) > WORTH_A_THOUGHT
+        call.chunk = chunk_steps(call.net, call.rows, call.steps)
+        entered = threads > 1 and call_time(call.net, call.rows, call.mean_steps) > WORTH_A_THOUGHT
         threads = threads_now(threads) if entered else 1
-        call.split = self.forced if self.forced.rows else best_split(&self.net, call.rows, call.mean_steps, threads)
+        call.split = self.forced if self.forced.rows else best_split(call.net, call.rows, call.mean_steps, threads)
         alone = call.split.rows * call.split.ways * call.split.blocks == 1
         call.block = NULL
         try:
@@ -208,6 +217,55 @@ cdef class Engine:
                 fastrnn_pool_leave()
             if call.block != NULL:
                 self.give_back(call.block)
+
+    cdef const Network *network_by_ids(self) except NULL:
+        """The network whose first layer takes ids, made at first use. Threads that meet here may all make tables; one stays."""
+        cdef Direction *directions
+        cdef Py_ssize_t way
+        cdef int i
+        if self.by_ids.directions != NULL:
+            return &self.by_ids
+        plan, tables = self.plan, ()
+        if plan.embedding is None:
+            raise ValueError("x is ids, and the plan has no embedding")
+        if plan.table_bytes:
+            tables = plan.tables(self._project)
+        if self.by_ids.directions != NULL:
+            return &self.by_ids
+        directions = <Direction *>calloc(self.net.layers * self.net.ways, sizeof(Direction))
+        if directions == NULL:
+            raise MemoryError()
+        memcpy(directions, self.net.directions, self.net.layers * self.net.ways * sizeof(Direction))
+        for way in range(self.net.ways):
+            if not tables:
+                directions[way].embedding = <const char *>cnp.PyArray_DATA(<cnp.ndarray?>plan.embedding)
+                continue
+            for i in range(self.net.phases):
+                if directions[way].phase[i].inputs:
+                    directions[way].table[i] = <const char *>cnp.PyArray_DATA(<cnp.ndarray?>tables[way][i])
+                    directions[way].phase[i].inputs = 0
+        self.by_ids = self.net
+        self.by_ids.directions, self.tables = directions, tables
+        return &self.by_ids
+
+    def _project(self, int way, int i, cnp.ndarray table not None):
+        """b + W_ih x of one phase for all rows x of the embedding, as `project_tile` has it."""
+        cdef cnp.ndarray embedding = self.plan.embedding
+        cdef const Direction *direction = &self.net.directions[way]
+        cdef const fastrnn_phase *phase = &direction.phase[i]
+        cdef Py_ssize_t vocab = cnp.PyArray_DIM(embedding, 0), first = 0, row, count
+        cdef Py_ssize_t size = start_bytes(direction.kind[i], phase.units, self.net.itemsize)
+        cdef const char *x = cnp.PyArray_BYTES(embedding)
+        cdef char *out = cnp.PyArray_BYTES(table)
+        cdef const void *rows[TILE_ROWS]
+        with nogil:
+            while first < vocab:
+                count = min(<Py_ssize_t>TILE_ROWS, vocab - first)
+                for row in range(count):
+                    rows[row] = x + (first + row) * phase.inputs * self.net.itemsize
+                self.net.kernels.inputs(direction.kind[i], phase, rows, out + first * size, size // self.net.itemsize,
+                                        0, blocks_of(direction.kind[i], phase.units, self.net.itemsize), 0, count)
+                first += count
 
     cdef char *take(self, Py_ssize_t size) except NULL:
         """A block of at least a line and `size` bytes, whose size stands in its first bytes."""

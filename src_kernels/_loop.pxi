@@ -4,8 +4,11 @@ cdef struct Direction:
     int phases
     int kind[MAX_PHASES]
     fastrnn_phase phase[MAX_PHASES]
+    # Where x is ids, the rows that they number. One of these, else both are NULL:
+    const char *table[MAX_PHASES]   # [vocab][groups][G][LANES] b + W_ih x of each phase, which then has no inputs
+    const char *embedding           # [vocab][inputs] x
 
-cdef struct Sequence:         # a (T, B, K) array; strides in bytes, the last axis contiguous
+cdef struct Sequence:         # a (T, B, K) array, or int64 (T, B) ids; strides in bytes, the last of three axes contiguous
     char *data
     Py_ssize_t time
     Py_ssize_t batch
@@ -22,6 +25,7 @@ cdef struct Workspace:        # carved out of the call's one block of memory; ev
     void **h                  # [rows]   the hidden state before it,
     void **out                # [rows]   the hidden state after it,
     void **middle             # [rows]   r*h or m between two phases
+    void **numbered           # [rows]   what its id numbers
     void **tile_x             # [tile rows] rows of a tile of inputs
     char *ahead[MAX_PHASES]   # sums of inputs that are projected on the way
     int64_t *order            # [rows] their indices in the batch
@@ -88,6 +92,13 @@ cdef inline Py_ssize_t alive(const Batch *batch, Py_ssize_t step, Py_ssize_t row
     return rows
 
 
+cdef inline void look_up(void *const *ids, Py_ssize_t count, const char *numbered, Py_ssize_t size, void **found) noexcept nogil:
+    """Point at the things of `size` bytes that ids number; `found` may be `ids`."""
+    cdef Py_ssize_t i
+    for i in range(count):
+        found[i] = <void *>(numbered + (<const int64_t *>ids[i])[0] * size)
+
+
 cdef void project_tile(const Direction *direction, const fastrnn_kernels *kernels, const Batch *batch, Workspace *work, const Team *team,
                        Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t x_step, Py_ssize_t itemsize) noexcept nogil:
     """b + W_ih x of `steps` steps from `first` on, in the order in which the steps will want them."""
@@ -98,6 +109,8 @@ cdef void project_tile(const Direction *direction, const fastrnn_kernels *kernel
         for row in range(rows):
             work.tile_x[count] = <char *>work.x[row] + step * x_step
             count += 1
+    if direction.embedding != NULL:
+        look_up(work.tile_x, count, direction.embedding, direction.phase[0].inputs * itemsize, work.tile_x)
     for i in range(direction.phases):
         if direction.phase[i].inputs:
             blocks = blocks_of(direction.kind[i], direction.phase[i].units, itemsize)
@@ -111,7 +124,7 @@ cdef bint looks_ahead(const Direction *direction, const fastrnn_kernels *kernels
     cdef const fastrnn_phase *phase = &direction.phase[0]
     cdef Py_ssize_t row = start_bytes(direction.kind[0], phase.units, itemsize)
     return (kernels.ahead and rows == 1 and steps >= 2 * FASTRNN_AHEAD and phase.inputs >= AHEAD_INPUTS and row * phase.depth > AHEAD_LEAST
-            and row * (phase.depth + phase.inputs) <= AHEAD_MOST)
+            and row * (phase.depth + phase.inputs) <= AHEAD_MOST and direction.embedding == NULL)
 
 
 cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, const Batch *batch, Workspace *work, const Team *team,
@@ -128,6 +141,7 @@ cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, co
     cdef Py_ssize_t rows = batch.rows, step = 0, tile, tile_end, first, done, row, at, length, t, blocks
     cdef bint project, lookahead, coming
     cdef int i
+    cdef void **x_rows
     cdef fastrnn_ahead ahead[MAX_PHASES]
     cdef fastrnn_step io
 
@@ -155,7 +169,8 @@ cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, co
         tile = most_rows // rows
         if lookahead:
             tile = (length - step - 1) % FASTRNN_AHEAD + 1     # short at first, then whole ones
-        project = lookahead or tile > 1 and step + 1 < length      # a wide batch walks x and h in one go instead
+        # A wide batch walks x and h in one go instead; there are no inputs where ids number rows of a table.
+        project = lookahead or tile > 1 and step + 1 < length and direction.phase[0].inputs
         tile_end = min(step + max(tile, 1), length)
         coming = lookahead and tile_end < length
         if not lookahead or step == 0:
@@ -172,8 +187,16 @@ cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, co
                 ahead[i].part, ahead[i].parts = 0, tile_end - step
         while step < tile_end:
             rows = alive(batch, step, rows)
+            x_rows = work.x
+            if direction.embedding != NULL and not project:
+                x_rows = work.numbered
+                look_up(work.x, rows, direction.embedding, direction.phase[0].inputs * itemsize, x_rows)
             for i in range(direction.phases):
-                io.x = NULL if project or not direction.phase[i].inputs else <const void *const *>work.x
+                io.x = NULL if project or not direction.phase[i].inputs else <const void *const *>x_rows
+                io.starts = NULL
+                if direction.table[i] != NULL:
+                    look_up(work.x, rows, direction.table[i], start_bytes(direction.kind[i], direction.phase[i].units, itemsize), work.numbered)
+                    io.starts = <const void *const *>work.numbered
                 if project and direction.phase[i].inputs:
                     io.start_stride = start_bytes(direction.kind[i], direction.phase[i].units, itemsize) // itemsize
                     io.start = work.start[i] + done * io.start_stride * itemsize

@@ -46,6 +46,7 @@ cdef extern from "kernels.h" nogil:
         const void *const *x
         const void *start
         Py_ssize_t start_stride
+        const void *const *starts
         const void *const *h
         const void *const *prev
         void *const *out

@@ -98,7 +98,7 @@ cdef void advance(void *context, int member, int members) noexcept nogil:
             phase = &direction.phase[i]
             blocks = blocks_of(direction.kind[i], phase.units, net.itemsize)
             io.x = <const void *const *>(steps.x if phase.inputs else NULL)
-            io.start, io.start_stride = phase.b, 0
+            io.start, io.start_stride, io.starts = phase.b, 0, NULL
             io.h = <const void *const *>(steps.h_rows if i == 0 else steps.middle)
             io.prev = <const void *const *>steps.h_rows
             io.out = <void *const *>(steps.out_rows if i == direction.phases - 1 else steps.middle)

@@ -35,10 +35,21 @@ INLINE void FN(step_tile)(const int phase, const int M, const int NU, const int 
     enum { ROW = MOST_VECS * GROUP };
     const int G = FN(gates)(phase), split = phase == FASTRNN_GRU;
     _Alignas(FASTRNN_GROUP_BYTES) T sums[MAX_ROWS * MOST_VECS * GROUP], over_x[MAX_ROWS * MOST_VECS * GROUP];
-    const T *x_sums = (const T *)io->start + row * io->start_stride + group * G * GROUP + lane;
+    const ptrdiff_t place = group * G * GROUP + lane;
+    const T *x_sums = (const T *)io->start + row * io->start_stride + place;
     ptrdiff_t x_stride = io->start_stride;
     vec acc[MAX_ROWS][TILE_VECS];
-    if (io->x) {
+    if (io->starts) {
+        x_sums = (const T *)io->starts[row] + place;
+        if (M > 1) {                                       /* copied to where they have one stride */
+            for (int m = 0; m < M; m++) {
+                const T *from = (const T *)io->starts[row + m] + place;
+                UNROLL for (int v = 0; v < NU * G; v++)
+                    UNROLL for (int s = 0; s < NS; s++) v_store(over_x + m * ROW + v * GROUP + s * LANES, v_load(from + v * GROUP + s * LANES));
+            }
+            x_sums = over_x, x_stride = ROW;
+        }
+    } else if (io->x) {
         FN(accumulate)(M, NU, G, NS, 0, acc, over_x, ROW, x_sums, x_stride, NULL, (const T *const *)io->x + row, p->inputs, w_x, w_stride);
         x_sums = over_x, x_stride = ROW;
         UNROLL for (int m = 0; m < M; m++)

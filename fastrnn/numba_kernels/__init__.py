@@ -25,7 +25,7 @@ from numba.core import types
 
 from fastrnn.numba_kernels.dense import run_activation, run_dense
 from fastrnn.numba_kernels.kind import Kind, KindType
-from fastrnn.numba_kernels.layers import run_all, run_rows, work_bytes
+from fastrnn.numba_kernels.layers import run_all, run_rows, run_table, work_bytes
 from fastrnn.numba_kernels.simd import GROUP_BYTES
 from fastrnn.numba_kernels.threads import launch
 
@@ -60,7 +60,16 @@ def _compiled(kind: Kind, dtype: str) -> Callable[..., None]:
     x, y = types.Array(number, 3, "A", readonly=True), types.Array(number, 3, "A")
     arrays = (x, given, given, y, written, written)
     kind_type = KindType(kind.variant, kind.activation, kind.parallel)
-    return _compile(run_all if kind.parallel else run_rows, kind_type, address, *arrays, *[address] * 6)
+    return _compile(run_all if kind.parallel else run_rows, kind_type, address, *arrays, *[address] * 9)
+
+
+@cache
+def _compiled_table(kind: Kind, dtype: str) -> Callable[..., None]:
+    """Return the entry point that makes tables of projected inputs."""
+    number, address = getattr(types, dtype), types.int64
+    embedding, table = types.Array(number, 2, "C", readonly=True), types.Array(number, 1, "C")
+    kind_type = KindType(kind.variant, kind.activation, False)
+    return _compile(run_table, kind_type, *[address] * 3, embedding, address, table)
 
 
 @cache
@@ -79,6 +88,35 @@ def _compiled_activation(activation: str, dtype: str) -> Callable[..., None]:
     return _compile(run_activation, KindType("dense", activation, False), x, out, types.int64)
 
 
+def _addresses(plan: Any, tables: Sequence[Sequence[np.ndarray]] = (), embedding: int = 0) -> np.ndarray:
+    """Make the numbers that `run_rows` reads, with these tables in the place of the first layer's w_x."""
+    entries = [plan.num_layers, plan.num_directions, plan.input_size, plan.hidden_size, plan.state_sizes[0], embedding]
+    for index, phases in enumerate(plan.packed):
+        at = len(entries)
+        entries += [array.ctypes.data for phase in phases for array in phase]
+        for i, table in enumerate(tables[index] if index < len(tables) else ()):
+            entries[at + 4 * i] = table.ctypes.data
+        entries += [0] * (at + 8 - len(entries))
+    return np.array(entries, np.int64)
+
+
+def _by_ids(plan: Any, numbers: np.ndarray) -> tuple[np.ndarray, Any]:
+    """Make the numbers for calls whose x is ids, and what their addresses point at."""
+    if plan.embedding is None:
+        raise ValueError("x is ids, and the plan has no embedding")
+    if not plan.table_bytes:
+        return _addresses(plan, embedding=plan.embedding.ctypes.data), plan.embedding
+    kind, name = Kind(plan.variant, plan.activation, False), plan.dtype.name
+
+    def project(direction: int, i: int, table: np.ndarray) -> None:
+        offsets = np.arange(plan.vocab_size) * plan.input_size
+        run = _compiled_table(kind, name)
+        run(kind, numbers.ctypes.data, direction, i, plan.embedding, offsets.ctypes.data, table)
+
+    tables = plan.tables(project)
+    return _addresses(plan, tables), tables
+
+
 def prepare(plan: Any) -> Callable[..., None]:
     """Make the function that runs a plan.
 
@@ -93,18 +131,14 @@ def prepare(plan: Any) -> Callable[..., None]:
         there are as many rows and the work is worth a launch.
     """
     variant, layers, directions, hidden = plan.variant, plan.num_layers, plan.num_directions, plan.hidden_size
-    dtype, packed, state_size = np.dtype(plan.dtype), plan.packed, plan.proj_size or plan.hidden_size
-    entries = [layers, directions, plan.input_size, hidden, state_size]
-    for phases in packed:
-        addresses = [array.ctypes.data for phase in phases for array in phase]
-        entries += addresses + [0] * (8 - len(addresses))
-    numbers = np.array(entries, np.int64)
-    table = numbers.ctypes.data
+    dtype, packed = np.dtype(plan.dtype), plan.packed
+    numbers = _addresses(plan)
+    numbers_by_ids: tuple[np.ndarray, Any] | None = None
     name = dtype.name  # NumPy works this out anew each time
     serial, parallel = Kind(variant, plan.activation, False), Kind(variant, plan.activation, True)
     fixed = work_bytes(variant, 0, hidden, dtype.itemsize)
     per_row = work_bytes(variant, 1, hidden, dtype.itemsize) - fixed
-    outputs = directions * state_size
+    outputs = plan.output_size
     work_of_row = sum(p.w_x.size + p.w_h.size for phases in packed for p in phases)  # multiplications of a step
     entry: Callable[..., None] | None = None
     idle: list[_Work] = []  # workspaces that no call is using; append and pop are atomic
@@ -124,7 +158,16 @@ def prepare(plan: Any) -> Callable[..., None]:
         if lengths is not None:
             longest_first = np.argsort(-lengths, kind="stable")
             by_length, order = lengths.ctypes.data, longest_first.ctypes.data
-        arrays = (x, state[0], state[-1], y, state_out[0], state_out[-1])
+        table, ids, ids_step, ids_row = numbers.ctypes.data, 0, 0, 0
+        if x.ndim == 2:
+            nonlocal numbers_by_ids
+            held = numbers_by_ids  # up to the end of this call: threads that meet here may all make them, and one stays
+            if held is None:
+                held = numbers_by_ids = _by_ids(plan, numbers)
+            table, ids = held[0].ctypes.data, x.ctypes.data
+            ids_step, ids_row = (stride // x.itemsize for stride in x.strides)
+            x = y  # of the type that compiled code expects
+        arrays = (x, state[0], state[-1], y, state_out[0], state_out[-1], ids, ids_step, ids_row)
         if parts > 1:
             args = (parallel, table, *arrays, order, by_length, between, work, share, parts)
             if launch(_compiled(parallel, name), *args):

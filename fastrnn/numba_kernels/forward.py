@@ -14,9 +14,9 @@ from fastrnn.numba_kernels.gru import GRU, GRU_NEW, GRU_RESET
 from fastrnn.numba_kernels.lstm import LSTM, LSTM_PROJ, PROJECT
 from fastrnn.numba_kernels.phases import Phase, gate_count
 from fastrnn.numba_kernels.rnn import RNN
-from fastrnn.numba_kernels.simd import GROUP_BYTES, constant_of, lanes
+from fastrnn.numba_kernels.simd import GROUP_BYTES, constant_of, integers, lanes
 
-__all__ = ["MANY_ROWS", "TILE_ROWS", "VARIANTS", "Job", "forward"]
+__all__ = ["MANY_ROWS", "TILE_ROWS", "VARIANTS", "Job", "Sizes", "forward", "tabulate"]
 
 VARIANTS = {
     "rnn": (RNN,),
@@ -44,6 +44,8 @@ Job = namedtuple(
         "lengths",  # [n] steps of each row, longest first
         "x",  # Rows: where each row's first step lies; step t lies t*dx further
         "dx",
+        "ids",  # where x is ids: the address of what its offsets point into; 0 where it is vectors
+        "by_table",  # whether ids number rows of the tables that are in the place of w_x, not rows of x.base
         "y",  # Rows, as x
         "dy",
         "h",  # Rows: the states to start from
@@ -55,9 +57,14 @@ Job = namedtuple(
         "first",  # Packed, first phase
         "second",  # Packed, second phase if there is one
         "list",  # [TILE_ROWS] offsets of the rows that are projected
+        "numbered",  # [n] what the ids of a step number: rows of a table, or offsets of rows of x.base
     ],
 )
 """One layer in one direction for some rows. The backward direction has negative dx and dy."""
+
+
+Sizes = namedtuple("Sizes", "inputs hidden")
+"""What `project` takes of a `Job`."""
 
 
 def _phase_of(choose: Callable[[str], Phase]) -> Any:
@@ -81,8 +88,17 @@ _second_has_x = constant_of(lambda kind: kind.variant == "gru_before")
 def _waits_for_weights(phase, job):
     """Whether one row waits for weights from the outer caches, so that it can project inputs on the way."""
     row = (job.hidden + lanes(job.first.b) - 1) // lanes(job.first.b) * gate_count(phase) * GROUP_BYTES
-    few = job.rows == 1 and job.steps >= 2 * AHEAD and job.inputs >= AHEAD_INPUTS
+    few = job.rows == 1 and not job.ids and job.steps >= 2 * AHEAD and job.inputs >= AHEAD_INPUTS
     return few and row * job.state > AHEAD_LEAST and row * (job.state + job.inputs) <= AHEAD_MOST
+
+
+@njit()
+def _x_at(job, row, step):
+    """Offset of a row of x at a step; where ids number rows of a table, the row's number."""
+    at = job.x.offsets[row] + step * job.dx
+    if job.ids:
+        return integers(job.ids)[at] * (1 if job.by_table else job.inputs)
+    return at
 
 
 @njit()
@@ -101,12 +117,12 @@ def forward(kind, job):
         if looks_ahead and step == end and step > 0:  # projected on the way, into the other half of the buffer
             half = AHEAD - half
             end, at = end + AHEAD, half
-        elif step == end and rows < MANY_ROWS and (step + 1 < job.steps or looks_ahead):
+        elif step == end and not job.by_table and rows < MANY_ROWS and (step + 1 < job.steps or looks_ahead):
             count, live = 0, rows
             most = (job.steps - 1) % AHEAD + 1 if looks_ahead else TILE_ROWS  # short at first, then whole tiles
             while end < job.steps and count + live <= most:
                 for row in range(live):
-                    job.list[count + row] = job.x.offsets[row] + end * job.dx
+                    job.list[count + row] = _x_at(job, row, end)
                 count += live
                 end += 1
                 while end < job.steps and job.lengths[live - 1] <= end:
@@ -120,9 +136,21 @@ def forward(kind, job):
             end, at = end + 1, -1
         if looks_ahead:
             ahead = Ahead(end if end < job.steps else -1, AHEAD - half, step - since, end - since)
+        if job.ids and at < 0:
+            for row in range(rows):
+                job.numbered[row] = _x_at(job, row, step)
         walk(first, kind, job.first, job, step, rows, at, ahead)
         if _has_second(kind):
             walk(_last(kind), kind, job.second, job, step, rows, at, ahead)
         step += 1
         if at >= 0:
             at += rows
+
+
+@njit()
+def tabulate(kind, second, packed, sizes, x, rows):
+    """Write a table, the buffer of `packed`: b + W_ih x of the first phase, or of the second, for so many rows of x."""
+    if not second:
+        project(_first(kind), packed, sizes, x, rows)
+    elif _second_has_x(kind):
+        project(_last_with_x(kind), packed, sizes, x, rows)

@@ -8,7 +8,7 @@ from collections import namedtuple
 from fastrnn.numba_kernels.ahead import ahead_tile, begin_ahead, can_ahead, finish_ahead
 from fastrnn.numba_kernels.door import njit
 from fastrnn.numba_kernels.phases import finish, flag, gate_count, group_count
-from fastrnn.numba_kernels.simd import lanes, move, pointer, width
+from fastrnn.numba_kernels.simd import lanes, load, move, pointer, store, width
 from fastrnn.numba_kernels.tile import most_rows, tile
 
 __all__ = ["Packed", "Rows", "project", "walk"]
@@ -19,7 +19,8 @@ Rows = namedtuple("Rows", "base offsets")
 Packed = namedtuple("Packed", "w_x w_h b b_h buffer line ahead_sums")
 """Pointers to one phase's packed weights; to its projected inputs, [rows][groups][G][lanes]; and what a step hands to
 the next of the inputs that are projected on the way: the block, vector and column that are next on the line, and the
-sums of the vectors at work, [AHEAD][2][lanes].
+sums of the vectors at work, [AHEAD][2][lanes]. Where ids number the rows of a table, [vocab][groups][G][lanes], this is
+in the place of w_x.
 """
 
 
@@ -66,7 +67,11 @@ def walk(phase, kind, packed, job, step, rows, at, ahead):
     if at >= 0 and not flag(phase, "projects"):
         start, start_stride = move(packed.buffer, at * groups * gates), groups * gates
     null = pointer(packed.b, 0)
-    sums_x = at < 0 and not flag(phase, "projects")
+    sums_x = at < 0 and not job.by_table and not flag(phase, "projects")
+    looks_up = job.by_table and not flag(phase, "projects")
+    x = Rows(move(job.x.base, step * job.dx), job.x.offsets)
+    if job.ids:
+        x = Rows(job.x.base, job.numbered)
     looks_ahead = can_ahead(phase) and ahead.step >= 0 and not flag(phase, "projects")
     if looks_ahead and ahead.part == 0:
         begin_ahead(packed)
@@ -81,8 +86,14 @@ def walk(phase, kind, packed, job, step, rows, at, ahead):
             m = (rows - row + tiles - 1) // tiles
             x_sums, x_stride = move(start, row * start_stride + q * gates), start_stride
             if sums_x:
-                x, offsets = move(job.x.base, step * job.dx), move(job.x.offsets, row)
-                tile(phase, m, here, job.inputs, x_sums, 0, null, job.x_sums, stride, x, offsets, w_x)
+                offsets = move(x.offsets, row)
+                tile(phase, m, here, job.inputs, x_sums, 0, null, job.x_sums, stride, x.base, offsets, w_x)
+                x_sums, x_stride = job.x_sums, stride
+            elif looks_up:
+                for j in range(m):  # copied to where rows have one stride
+                    found = move(packed.w_x, (job.numbered[row + j] * groups + q) * gates)
+                    for k in range(0, here * gates, wide):
+                        store(job.x_sums, j * stride + k, load(found, k))
                 x_sums, x_stride = job.x_sums, stride
             if looks_ahead:
                 ahead_tile(phase, packed, job, ahead, here, depth, x_sums, apart, move(a.base, a.offsets[0]), w_h)

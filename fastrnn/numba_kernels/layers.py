@@ -4,12 +4,12 @@ from numba import prange
 
 from fastrnn.numba_kernels.ahead import AHEAD
 from fastrnn.numba_kernels.door import njit
-from fastrnn.numba_kernels.forward import TILE_ROWS, VARIANTS, Job, forward
+from fastrnn.numba_kernels.forward import TILE_ROWS, VARIANTS, Job, Sizes, forward, tabulate
 from fastrnn.numba_kernels.gemm import Packed, Rows
 from fastrnn.numba_kernels.simd import GROUP_BYTES, constant_of, data, integers, lanes, move, pointer
 from fastrnn.numba_kernels.tile import MOST_ROWS
 
-__all__ = ["run_all", "run_rows", "work_bytes"]
+__all__ = ["run_all", "run_rows", "run_table", "work_bytes"]
 
 _first_gates = constant_of(lambda kind: VARIANTS[kind.variant][0].type.gates)
 _has_c = constant_of(lambda kind: kind.variant in ("lstm", "lstm_proj"))
@@ -18,7 +18,12 @@ _has_c = constant_of(lambda kind: kind.variant in ("lstm", "lstm_proj"))
 _TILE = MOST_ROWS * max(p.type.groups * p.type.gates for phases in VARIANTS.values() for p in phases)  # groups of sums
 
 
-_INTEGERS = 8  # of a row at the front of a workspace; six are used, eight keep what follows aligned
+_HEADER = 6
+"""Numbers before the addresses of weights: layers, directions, I, H, R, and the embedding if ids number rows of it.
+
+Then come eight addresses for each layer and direction: w_x, w_h, b, b_h of each phase.
+"""
+_INTEGERS = 8  # of a row at the front of a workspace; seven are used, eight keep what follows aligned
 _LINES = 8  # integers of two lines of inputs that are projected on the way, for each phase three
 
 
@@ -35,10 +40,15 @@ def work_bytes(variant: str, rows: int, hidden: int, itemsize: int) -> int:
 
 
 @njit(cache=True)
-def run_rows(kind, addresses, x, h, c, y, h_out, c_out, order, lengths, between, work, first, every):
-    """Run rows first, first + every, .. of the batch, longest first, through all layers; nothing else is touched."""
+def run_rows(
+    kind, addresses, x, h, c, y, h_out, c_out, ids, ids_step, ids_row, order, lengths, between, work, first, every
+):
+    """Run rows first, first + every, .. of the batch, longest first, through all layers; nothing else is touched.
+
+    Where `ids` is not 0 it is the address of int64 numbers, and x is not read.
+    """
     table = integers(addresses)
-    steps, batch = x.shape[0], x.shape[1]
+    steps, batch = y.shape[0], y.shape[1]
     rows = (batch - first + every - 1) // every
     like = data(x)
     layers, directions, inputs, hidden, state = table[0], table[1], table[2], table[3], table[4]
@@ -47,7 +57,8 @@ def run_rows(kind, addresses, x, h, c, y, h_out, c_out, order, lengths, between,
 
     spare = integers(work)
     which, length, x_at, y_at = spare, move(spare, rows), move(spare, 2 * rows), move(spare, 3 * rows)
-    h_at, inner_at, tile_list = move(spare, 4 * rows), move(spare, 5 * rows), move(spare, 6 * rows)
+    h_at, inner_at, numbered = move(spare, 4 * rows), move(spare, 5 * rows), move(spare, 6 * rows)
+    tile_list = move(spare, 7 * rows)
     for i in range(rows):
         which[i] = integers(order)[first + i * every] if order else first + i * every
         length[i] = integers(lengths)[which[i]] if lengths else steps
@@ -62,6 +73,8 @@ def run_rows(kind, addresses, x, h, c, y, h_out, c_out, order, lengths, between,
     buffer_second = move(buffer, TILE_ROWS * padded * _first_gates(kind))
 
     x_base, x_step, x_row = like, x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
+    if ids:
+        x_base, x_step, x_row = pointer(like, table[_HEADER - 1]), ids_step, ids_row
     y_base, y_step, y_row = data(y), y.strides[0] // y.itemsize, y.strides[1] // y.itemsize
     for layer in range(layers):
         target, target_step, target_row = y_base, y_step, y_row
@@ -82,7 +95,7 @@ def run_rows(kind, addresses, x, h, c, y, h_out, c_out, order, lengths, between,
                         cells[i * padded + k] = data(c)[(index * batch + which[i]) * hidden + k]
                     for k in range(hidden, padded):
                         cells[i * padded + k] = 0
-            at = 5 + 8 * index
+            at = _HEADER + 8 * index
             job = Job(
                 inputs if layer == 0 else outputs,
                 hidden,
@@ -92,6 +105,8 @@ def run_rows(kind, addresses, x, h, c, y, h_out, c_out, order, lengths, between,
                 length,
                 Rows(x_base, x_at),
                 sign * x_step,
+                ids,
+                ids != 0 and table[_HEADER - 1] == 0,
                 Rows(column, y_at),
                 sign * target_step,
                 Rows(data(h), h_at),
@@ -119,6 +134,7 @@ def run_rows(kind, addresses, x, h, c, y, h_out, c_out, order, lengths, between,
                     move(ahead_sums, 2 * AHEAD * lanes(like)),
                 ),
                 tile_list,
+                numbered,
             )
             forward(kind, job)
             for i in range(rows):
@@ -134,12 +150,26 @@ def run_rows(kind, addresses, x, h, c, y, h_out, c_out, order, lengths, between,
             for t in range(length[i], steps):
                 for k in range(outputs):
                     target[t * target_step + which[i] * target_row + k] = 0
-        x_base, x_step, x_row = target, target_step, target_row
+        x_base, x_step, x_row, ids = target, target_step, target_row, 0
 
 
 @njit(cache=True, parallel=True)
-def run_all(kind, addresses, x, h, c, y, h_out, c_out, order, lengths, between, work, work_size, parts):
+def run_all(
+    kind, addresses, x, h, c, y, h_out, c_out, ids, ids_step, ids_row, order, lengths, between, work, work_size, parts
+):
     """Do `run_rows` with the rows dealt out to `parts` threads, each with `work_size` bytes of workspace."""
     for part in prange(parts):
         mine = work + part * work_size
-        run_rows(kind, addresses, x, h, c, y, h_out, c_out, order, lengths, between, mine, part, parts)
+        arrays = (x, h, c, y, h_out, c_out)
+        run_rows(kind, addresses, *arrays, ids, ids_step, ids_row, order, lengths, between, mine, part, parts)
+
+
+@njit(cache=True)
+def run_table(kind, addresses, direction, second, embedding, offsets, out):
+    """Write the table of a direction's first phase, or of its second, for the rows of an embedding."""
+    table, like = integers(addresses), data(embedding)
+    at = _HEADER + 8 * direction + 4 * second
+    w_x, b = pointer(like, table[at]), pointer(like, table[at + 2])
+    packed = Packed(w_x, like, b, like, data(out), integers(offsets), like)
+    rows = Rows(like, integers(offsets))
+    tabulate(kind, second, packed, Sizes(table[2], table[3]), rows, embedding.shape[0])

@@ -97,7 +97,7 @@ static void free_phase(fastrnn_phase p) { free((void *)p.w_x), free((void *)p.w_
 
 /* How one step is cut up: any of these must give the same bits. */
 typedef struct {
-    int inputs_first;   /* b + W_ih x by the `inputs` kernel, not inside the step */
+    int inputs_first;   /* b + W_ih x by the `inputs` kernel, not inside the step; 2: each row of it in memory of its own */
     int by_block;       /* one call per block, last block first */
     int by_row;         /* rows in two calls, the later ones first */
 } manner;
@@ -109,10 +109,14 @@ static void run_phase(const fastrnn_kernels *kernels, int kind, const fastrnn_ph
     const ptrdiff_t row_size = (ptrdiff_t)groups * G * GROUP;
     fastrnn_step io = {.start = p->b, .h = (const void *const *)h, .prev = (const void *const *)prev, .out = (void *const *)out};
     io.cell = state, io.cell_stride = state_stride;
-    real *sums = NULL;
+    real *sums = NULL, **starts = NULL;
     if (kind != FASTRNN_PROJECT && how.inputs_first) {
         io.start = sums = packed(rows * row_size);
         io.start_stride = row_size;
+        if (how.inputs_first == 2) {
+            io.starts = (const void *const *)(starts = allocate((size_t)rows, sizeof *starts));
+            for (int r = 0; r < rows; r++) starts[r] = packed(row_size);
+        }
     } else if (kind != FASTRNN_PROJECT) {
         io.x = (const void *const *)x;
     }
@@ -121,10 +125,12 @@ static void run_phase(const fastrnn_kernels *kernels, int kind, const fastrnn_ph
         for (int block = how.by_block ? blocks - 1 : 0; block >= 0; block--) {
             const int block1 = how.by_block ? block + 1 : blocks;
             if (sums) kernels->inputs(kind, p, (const void *const *)x, sums, row_size, block, block1, row0, row1);
+            for (int r = row0; starts && r < row1; r++) memcpy(starts[r], sums + r * row_size, (size_t)row_size * sizeof *sums);
             kernels->step[kind](p, &io, block, block1, row0, row1);
         }
     }
-    free(sums);
+    for (int r = 0; starts && r < rows; r++) free(starts[r]);
+    free(starts), free(sums);
 }
 
 /* Steps of a cell by its phases; h and c of the rows become the next. */
@@ -186,8 +192,8 @@ static void check(const char *variant, const char *activation, int I, int H, int
     for (int tier = 0; tier < FASTRNN_TIERS; tier++) {
         const fastrnn_kernels *kernels = fastrnn_get_kernels(tier, DTYPE);
         if (!kernels) continue;
-        for (int cuts = 0; cuts < 8; cuts++) {
-            const manner how = {cuts & 1, cuts >> 1 & 1, cuts >> 2 & 1};
+        for (int cuts = 0; cuts < 12; cuts++) {
+            const manner how = {cuts >> 2, cuts >> 1 & 1, cuts & 1};
             draw_rows(seed, 1, state_shift, rows, w.R, h_kernel);
             draw_rows(seed, 2, state_shift, rows, H, c_kernel);
             for (int step = 0; step < STEPS; step++) run_cell(kernels, &w, how, rows, x + step * rows, h_kernel, c_kernel);
