@@ -32,12 +32,12 @@ class Logits:
 
     def __init__(self, model: "SequenceModel") -> None:
         head = model.head
-        vocab = text_checks.logits(head[-1].plan.activation if head else None, model._output_size, model._vocab)
-        self.embedding = model._embed(np.arange(vocab))
-        self.layers, beside = list(model.layers), model._recurrent[-1][1]
+        self.vocab = text_checks.logits(head[-1].plan.activation if head else None, model._output_size, model._vocab)
+        self.model, self.layers, beside = model, list(model.layers), model._recurrent[-1][1]
         self.place = Place(beside.backend or backends.current(), beside.num_threads or threads.get_num_threads())
-        last = DenseLayer(replace(head[-1].plan, activation="linear"))
-        self.head: list[Recurrent | DenseLayer] = [*head[:-1], last]
+        plan = replace(head[-1].plan, activation="linear")
+        plan.__dict__["packed"] = head[-1].plan.packed  # which both need
+        self.head: list[Recurrent | DenseLayer] = [*head[:-1], DenseLayer(plan)]
         for layer in self.layers:
             if isinstance(layer, Recurrent) and layer.bidirectional:
                 raise checks.no_stream(layer)
@@ -50,12 +50,13 @@ class Logits:
     def read(self, ids: Array, lengths: Array, states: States) -> Iterator[tuple[int, Array]]:
         """Run rows of ids (N, T), each as long as its length; yields (first step, y (t, N, O) of the last layer)."""
         for first in range(0, int(lengths.max(initial=0)), _CHUNK):
-            x = self.embedding[ids[:, first : first + _CHUNK].T]
-            yield first, self._through(self.layers, x, states, np.clip(lengths - first, 0, len(x)))
+            x = ids[:, first : first + _CHUNK].T
+            left = np.clip(lengths - first, 0, len(x))
+            yield first, self._through(self.layers, self.model._readable(x), states, left)
 
     def step(self, ids: Array, states: States) -> Array:
         """Return the logits (N, V) after one more id for each row."""
-        logits: Array = self._through([*self.layers, *self.head], self.embedding[ids][None], states)[0]
+        logits: Array = self._through([*self.layers, *self.head], self.model._readable(ids[None]), states)[0]
         return logits
 
     def of(self, y: Array) -> Array:
@@ -77,19 +78,22 @@ class Logits:
         parts: list[tuple[Any, tuple[Array, ...] | None]] = [
             (layer.runner(self.place.backend), None)
             if isinstance(layer, DenseLayer)
-            else (layer._prepare(), next(of_layer))
-            for layer in (*self.layers, *self.head)
+            else (layer._prepare() if i else self.model._by_ids(), next(of_layer))
+            for i, layer in enumerate([*self.layers, *self.head])
         ]
         if all(type(run).__module__ == "fastrnn._native" for run, _ in parts):
             from fastrnn import _native
 
-            return _native.Generator(parts, self.embedding, *settings, self.place.num_threads)
+            embedding = self.model.embedding
+            if not isinstance(embedding, np.ndarray):  # tables or a dense layer's vectors
+                embedding = np.eye(self.vocab if isinstance(self.layers[0], DenseLayer) else 0, dtype=self.model._dtype)
+            return _native.Generator(parts, embedding, *settings, self.place.num_threads)
         return Generator(self.step, states, *settings, self.activate)
 
     def _through(
         self, layers: Sequence[Recurrent | DenseLayer], x: Array, states: States, lengths: Array | None = None
     ) -> Array:
-        """Run layers over x (T, N, ..); the states of the recurrent ones, in order, are replaced."""
+        """Run layers over x (T, N, ..), or ids (T, N); the states of the recurrent ones, in order, are replaced."""
         of_layer = iter(range(len(states)))
         for layer in layers:
             if isinstance(layer, DenseLayer):
@@ -97,8 +101,9 @@ class Logits:
                 x = layer(rows, None, *self.place).reshape(*x.shape[:2], layer._output_size)
                 continue
             k = next(of_layer)
-            y, new = np.empty((*x.shape[:2], layer._output_size), x.dtype), tuple(map(np.empty_like, states[k]))
-            layer._prepare()(x, states[k], lengths, y, new, self.place.num_threads)
+            y, new = np.empty((*x.shape[:2], layer._output_size), layer.dtype), tuple(map(np.empty_like, states[k]))
+            run = layer._prepare() if x.ndim == 3 else self.model._by_ids()
+            run(x, states[k], lengths, y, new, self.place.num_threads)
             x, states[k] = y, new
         return x
 

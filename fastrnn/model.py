@@ -1,17 +1,19 @@
 """Whole networks: an embedding, recurrent and dense layers, output layers, and how sequences become results."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fastrnn import checks, model_checks
+from fastrnn import backends, checks, model_checks
 from fastrnn.dense import Dense, DenseLayer, make_chain, make_layer
 from fastrnn.generate import Writing
 from fastrnn.many import ManySequences
 from fastrnn.recurrent import Array, Recurrent
 from fastrnn.vocabulary import Vocabulary
+from fastrnn.weights import Plan
 from fastrnn.wiring import Chain, Stage, States, divided, over_rows, over_steps, pooled, stage, through
 
 if TYPE_CHECKING:
@@ -59,6 +61,9 @@ class SequenceModel(Writing, ManySequences):
         The output layers.
     wiring, pool, vocabulary, labels
         As given. None of the attributes can be set, and all are saved with the model.
+    table_bytes : int
+        What a recurrent first layer takes, from its first call with ids on, for a table of ``b + W_ih e``, the part of
+        its sums that only depends on the id: as much as W_ih for "one_hot", at most 64 MB for a matrix, else 0.
 
     Raises
     ------
@@ -81,7 +86,7 @@ class SequenceModel(Writing, ManySequences):
     """
 
     layers: tuple[Recurrent | DenseLayer, ...]
-    embedding: Array | str | None
+    embedding: Array | Literal["one_hot"] | None
     head: Chain
     wiring: str
     pool: str
@@ -90,6 +95,7 @@ class SequenceModel(Writing, ManySequences):
     _recurrent: tuple[tuple[Chain, Recurrent], ...]  # each with the dense layers between it and the one before
     _tail: Chain  # the dense layers after the last of them
     _vocab: int | None  # how many ids there are
+    _runs: dict[str, tuple[Plan, backends.Run]]  # the first layer's on ids, by backend, and the plan each is of
 
     def __init__(
         self,
@@ -129,6 +135,7 @@ class SequenceModel(Writing, ManySequences):
             vocabulary=vocabulary,
             _recurrent=recurrent,
             _tail=tail,
+            _runs={},
         )
         self.__dict__["_vocab"] = self._fit()
         self.__dict__["labels"] = None if labels is None else model_checks.labels(labels, self._output_size)
@@ -169,8 +176,11 @@ class SequenceModel(Writing, ManySequences):
     def __setattr__(self, name: str, value: Any) -> None:
         raise model_checks.fixed(name)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_runs"}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update(state, _runs={})
         if isinstance(self.embedding, np.ndarray):
             self.embedding.flags.writeable = False  # which pickles do not keep
 
@@ -252,9 +262,9 @@ class SequenceModel(Writing, ManySequences):
         out = self._result(out, shape if batched else shape[1:], state, given, ("x", "lengths"))
         result = out if batched else out[None]
         if to_one:
-            finals = self._to_one(self._vectors(x), lengths, states, result, pool)
+            finals = self._to_one(self._readable(x), lengths, states, result, pool)
         else:
-            finals = self._to_many(self._vectors(x), lengths, states, result)
+            finals = self._to_many(self._readable(x), lengths, states, result)
         return (out, _layout(finals, batched)) if return_state else out
 
     def unroll(
@@ -379,6 +389,13 @@ class SequenceModel(Writing, ManySequences):
         return wiring, checks.choice(self.pool if pool is None else pool, "pool", POOLS)
 
     @property
+    def table_bytes(self) -> int:
+        """Memory of the first layer's tables for ids, from its first call with ids on."""
+        if self._vocab is None or not isinstance(self.layers[0], Recurrent):
+            return 0
+        return replace(self.layers[0]._planned(), embedding=self.embedding).table_bytes
+
+    @property
     def _width(self) -> int:
         """The most numbers of a step that pass between two layers."""
         return max(max(layer.input_size, layer._output_size) for layer in (*self.layers, *self.head))
@@ -425,8 +442,12 @@ class SequenceModel(Writing, ManySequences):
         return checks.out(out, shape, self._dtype, (arrays, *given), ("state", *names))
 
     def _vectors(self, x: Array) -> Array:
-        """Return what the first layer reads."""
+        """Return what x stands for."""
         return self._embed(x) if x.dtype.kind == "i" else x
+
+    def _readable(self, x: Array) -> Array:
+        """Return what the first layer reads: a recurrent one takes ids as they are."""
+        return x if isinstance(self.layers[0], Recurrent) else self._vectors(x)
 
     def _embed(self, ids: Array) -> Array:
         """Return the vectors of ids, with an axis I more."""
@@ -438,24 +459,40 @@ class SequenceModel(Writing, ManySequences):
 
     # What runs --------------------------------------------------------------------------------------------------------
 
-    def _stages(self, states: Sequence[States]) -> tuple[list[Stage], list[States]]:
+    def _by_ids(self) -> backends.Run:
+        """Return what runs the first layer on ids, which it has tables for: made once for its weights and a backend."""
+        layer = self._recurrent[0][1]
+        name = layer.backend or backends.current()
+        plan, run = self._runs.get(name, (None, None))
+        if run is None or plan is not layer._plan:
+            with backends.lock:
+                plan = layer._planned()
+                by_ids = replace(plan, embedding=self.embedding)
+                by_ids.__dict__["packed"] = plan.packed  # which both need
+                run = backends.load(name).layer(by_ids)
+                self._runs[name] = plan, run
+        return run
+
+    def _stages(self, states: Sequence[States], of_ids: bool) -> tuple[list[Stage], list[States]]:
         """Return what runs the layers once, from these states, and the final ones, which that writes."""
         runs = [layer._prepare() for _, layer in self._recurrent]  # all before any runs: one may have no weights
+        if of_ids:
+            runs[0] = self._by_ids()
         finals = [tuple(np.empty_like(s) for s in state) for state in states]
         parts = zip(self._recurrent, runs, states, finals, strict=True)
         return [stage(dense, layer, run, state, final) for (dense, layer), run, state, final in parts], finals
 
     def _to_many(self, x: Array, lengths: Array | None, states: Sequence[States], out: Array) -> list[States]:
-        """Run x (B, T, I) to out (B, T, V)."""
-        stages, finals = self._stages(states)
+        """Run x (B, T, I), or ids (B, T), to out (B, T, V)."""
+        stages, finals = self._stages(states, x.ndim == 2)
         dense = self._tail + self.head
         y = through(stages, x, lengths, None if dense else out)
         over_steps(dense, y, lengths, stages[-1].place, out)
         return finals
 
     def _to_one(self, x: Array, lengths: Array | None, states: Sequence[States], out: Array, pool: str) -> list[States]:
-        """Run x (B, T, I) to out (B, V)."""
-        stages, finals = self._stages(states)
+        """Run x (B, T, I), or ids (B, T), to out (B, V)."""
+        stages, finals = self._stages(states, x.ndim == 2)
         place = stages[-1].place
         y = through(stages, x, lengths)
         if pool == "final":
@@ -476,7 +513,8 @@ class SequenceModel(Writing, ManySequences):
         return [hx if isinstance(hx, tuple) else (hx,) for hx in stream.get_state()]
 
     def _warm_up(self) -> None:
-        x = np.zeros((1, 1, self._input_size), self._dtype)
+        of_ids = self._vocab is not None
+        x = np.zeros((1, 1), np.int64) if of_ids else np.zeros((1, 1, self._input_size), self._dtype)
         for wiring in WIRINGS:
             self.predict(x, wiring=wiring)
         self.predict(x, lengths=[1])

@@ -1,7 +1,7 @@
 """What `checks` does, for models."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -44,10 +44,12 @@ def chain(name: str, gives: int, after: str, takes: int, transposed: int | None)
         raise ValueError(f"{name} gives {gives} numbers, {after} takes {takes}{cure}")
 
 
-def embedding(value: Any) -> np.ndarray | str | None:
+def embedding(value: Any) -> np.ndarray | Literal["one_hot"] | None:
     """Return None, "one_hot" or a matrix (vocab, I)."""
-    if value is None or (isinstance(value, str) and value == "one_hot"):
-        return value
+    if value is None:
+        return None
+    if isinstance(value, str) and value == "one_hot":
+        return "one_hot"
     if isinstance(value, str):
         raise ValueError(f"embedding must be None, 'one_hot' or a matrix (vocab, I), got {value!r}")
     found = weight(value, "embedding")

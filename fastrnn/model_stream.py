@@ -211,7 +211,7 @@ class ModelStream(Rows):
         """Take a chunk of steps: x (n, T) or (n, T, I), out (n, T, V)."""
         model = self._model
         stages = [
-            Stage(before, place, stream._layer._output_size, partial(stream._forward, rows=rows))
+            Stage(before, place, stream._layer._output_size, stream._layer.dtype, partial(stream._forward, rows=rows))
             for (before, _), stream, place in zip(model._recurrent, self._streams, self._places, strict=True)
         ]
         dense = model._tail + model.head

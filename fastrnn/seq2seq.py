@@ -65,7 +65,7 @@ class Seq2Seq:
         for part, name in ((encoder, "encoder"), (decoder, "decoder")):
             model_checks.instance(part, SequenceModel, name)
         text_checks.headless(encoder.head)
-        vocab, vocabulary = len(Logits(decoder).embedding), decoder.vocabulary
+        vocab, vocabulary = Logits(decoder).vocab, decoder.vocabulary
         self._start = text_checks.token(start, "start", vocabulary, vocab)
         self._stop = text_checks.token(stop, "stop", vocabulary, vocab)
         if isinstance(bridge, (Dense, DenseLayer)):

@@ -6,7 +6,7 @@ meet, and what lies beyond a length is not computed.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -33,15 +33,18 @@ class Stage(NamedTuple):
     dense: Chain
     place: Place
     output_size: int
-    run: Callable[[Array, Array | None, Array], None]  # x (T, B, I), lengths, y (T, B, O)
+    dtype: np.dtype[Any]
+    run: Callable[[Array, Array | None, Array], None]  # x (T, B, I) or ids (T, B), lengths, y (T, B, O)
 
 
 def stage(dense: Chain, layer: Recurrent, run: backends.Run, state: States, final: States) -> Stage:
     """Return what runs a layer once, from `state` to `final`, which it writes."""
     place = Place(layer.backend, layer.num_threads or threads.get_num_threads())
-    return Stage(
-        dense, place, layer._output_size, lambda x, lengths, y: run(x, state, lengths, y, final, place.num_threads)
-    )
+
+    def call(x: Array, lengths: Array | None, y: Array) -> None:
+        run(x, state, lengths, y, final, place.num_threads)
+
+    return Stage(dense, place, layer._output_size, layer.dtype, call)
 
 
 def divided(layers: Sequence[Recurrent | DenseLayer]) -> tuple[tuple[tuple[Chain, Recurrent], ...], Chain]:
@@ -80,11 +83,11 @@ def over_steps(dense: Chain, y: Array, lengths: Array | None, place: Place, out:
 
 
 def through(stages: Sequence[Stage], x: Array, lengths: Array | None, out: Array | None = None) -> Array:
-    """Run all stages over x (B, T, I): what the last recurrent layer gives, in `out` or a new array."""
+    """Run all stages over x (B, T, I), or ids (B, T): what the last recurrent layer gives, in `out` or a new array."""
     for i, stage in enumerate(stages, 1):
         x = over_steps(stage.dense, x, lengths, stage.place)
-        y = out if out is not None and i == len(stages) else np.empty((*x.shape[:2], stage.output_size), x.dtype)
-        stage.run(x.transpose(1, 0, 2), lengths, y.transpose(1, 0, 2))
+        y = out if out is not None and i == len(stages) else np.empty((*x.shape[:2], stage.output_size), stage.dtype)
+        stage.run(x.swapaxes(0, 1), lengths, y.swapaxes(0, 1))
         x = y
     return x
 

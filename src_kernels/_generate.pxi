@@ -11,7 +11,7 @@ cdef struct Generation:
     Py_ssize_t itemsize
     Part *parts
     Py_ssize_t count         # of parts
-    const char *embedding    # [vocab] inputs of the first part
+    const char *embedding    # [vocab] inputs of the first part, where that has no tables
     Py_ssize_t row_bytes
     Py_ssize_t size          # V
     char *p                  # [V] probabilities of a row
@@ -109,8 +109,9 @@ cdef void generate(void *context, int member, int members) noexcept nogil:
 cdef class Generator:
     """Rows that are being written: ``generator(tokens)`` goes on with all that have not come to their end.
 
-    parts      Engine and states (h (L, R, ..), ..) for the layers of a network, which change; DenseEngine and None
-    embedding  (vocab, I), of the dtype of all parts
+    parts      Engine and states (h (L, R, ..), ..), which change, for the layers of a network, the first one of a plan with the
+               embedding; or DenseEngine and None
+    embedding  (vocab, I), of the dtype of all parts: for a first part without tables
     how        temperature, top_k (0: all), top_p
     seeds      (R,) uint64        stops (n,) int64        last, made (R,) int64, as in `Generation`, which change
     """
@@ -135,7 +136,7 @@ cdef class Generator:
             raise MemoryError()
         for k, (engine, states) in enumerate(parts):
             if states is not None:
-                stepper = Stepper(engine, states, True)
+                stepper = Stepper(engine, states, True, by_ids=k == 0)
                 self.kept.append(stepper)
                 g.parts[k].steps = &stepper.steps
                 g.parts[k].out_bytes = stepper.steps.net.state * g.itemsize

@@ -30,6 +30,7 @@ cdef struct Steps:           # what the steps of a stream work on
     void **out_rows          # [N]   h after it,
     void **middle            # [N]   r*h or m between two phases
     char *cell               # [N][groups*LANES] c or z, padded
+    void **starts[MAX_PHASES]  # [N] rows of the first layer's tables, where ids number them
     char *between[2]         # [N][R] what one layer hands to the next
     int turn                 # 1 in every other step
     fastrnn_barrier barrier
@@ -57,6 +58,19 @@ cdef void gather(const Step *step, const char *x, Py_ssize_t x_stride, const int
         steps.out_rows[row] = target + row * h_bytes
         if c != NULL:
             memcpy(steps.cell + row * padded, c + at * c_bytes, c_bytes)
+
+
+cdef void look_up_starts(const Step *step) noexcept nogil:
+    """Point at the rows of the first layer's tables."""
+    cdef const Network *net = step.steps.net
+    cdef const Direction *direction = &net.directions[0]
+    cdef Py_ssize_t row, size
+    cdef int i
+    for i in range(direction.phases):
+        if direction.table[i] != NULL:
+            size = start_bytes(direction.kind[i], direction.phase[i].units, net.itemsize)
+            for row in range(step.n):
+                step.steps.starts[i][row] = <void *>(direction.table[i] + step.ids[row] * size)
 
 
 cdef void scatter(const Step *step, char *h, char *c) noexcept nogil:
@@ -93,12 +107,15 @@ cdef void advance(void *context, int member, int members) noexcept nogil:
         target = step.out if layer == net.layers - 1 else steps.between[layer % 2]
         if member == 0:
             gather(step, x, x_stride, step.ids if layer == 0 else NULL, h, c, target)
+            if layer == 0 and step.ids != NULL:
+                look_up_starts(step)
         meet(&team)
         for i in range(direction.phases):
             phase = &direction.phase[i]
             blocks = blocks_of(direction.kind[i], phase.units, net.itemsize)
             io.x = <const void *const *>(steps.x if phase.inputs else NULL)
-            io.start, io.start_stride, io.starts = phase.b, 0, NULL
+            io.start, io.start_stride = phase.b, 0
+            io.starts = <const void *const *>(steps.starts[i] if direction.table[i] != NULL else NULL)
             io.h = <const void *const *>(steps.h_rows if i == 0 else steps.middle)
             io.prev = <const void *const *>steps.h_rows
             io.out = <void *const *>(steps.out_rows if i == direction.phases - 1 else steps.middle)
@@ -139,9 +156,9 @@ cdef class Stepper:
     def __cinit__(self):
         self.inputs = -1         # what no array has: until __init__ all steps are unusual
 
-    def __init__(self, Engine engine not None, tuple states not None, bint batched, int threads=1, *, bint forced=False):
+    def __init__(self, Engine engine not None, tuple states not None, bint batched, int threads=1, *, bint forced=False, bint by_ids=False):
         cdef cnp.ndarray h = states[0], c
-        cdef const Network *net = &engine.net
+        cdef const Network *net = engine.network_by_ids() if by_ids else &engine.net
         cdef const fastrnn_phase *phase
         cdef void *block
         cdef Py_ssize_t layer, i
@@ -179,6 +196,8 @@ cdef class Stepper:
         used = carve(block, used, pointers, <void **>&self.steps.h_rows)
         used = carve(block, used, pointers, <void **>&self.steps.out_rows)
         used = carve(block, used, pointers, <void **>&self.steps.middle)
+        for i in range(MAX_PHASES):
+            used = carve(block, used, pointers if self.steps.net.directions[0].table[i] != NULL else 0, <void **>&self.steps.starts[i])
         used = carve(block, used, self.steps.streams * sizeof(int64_t), <void **>&self.chosen)
         used = carve(block, used, self.steps.streams * padded, <void **>&self.steps.cell)
         used = carve(block, used, self.steps.streams * padded if self.steps.net.phases > 1 else 0, <void **>&middle)

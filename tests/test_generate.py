@@ -48,7 +48,7 @@ def test_numbers_are_splitmix64s():
     assert [_mixed((state + (t + 1) * golden) % 2**64) for t in range(5)] == expected
     assert uniform(7, 3) == (_mixed((_mixed(7) + 4 * golden) % 2**64) >> 11) / 2**53
     numbers = [uniform(seed, t) for seed in range(100) for t in range(100)]
-    assert 0 <= min(numbers)
+    assert min(numbers) >= 0
     assert max(numbers) < 1
     assert np.histogram(numbers, 10, (0, 1))[0] == pytest.approx(1000, abs=120)
 
