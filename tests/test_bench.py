@@ -23,6 +23,7 @@ ROWS = [
     Row("R", "lstm", 4, 5, 6, 9, directions=2),
     Row("R", "gru", 4, 5, 6, 9, directions=2),
     *(Row("D", cell, 4, 4, 1, 40) for cell in ("lstm", "gru", "rnn")),
+    *(Row("G", cell, 3, 16, 1, 30, layers=layers) for cell, layers in (("lstm", 2), ("gru", 1), ("rnn", 1))),
 ]
 
 

@@ -97,8 +97,8 @@ def problem(row: Row) -> Problem:
     if row.family == "G":
         size = VOCABULARY[row.cell]
         embedding = rng.standard_normal((size, row.input_size)).astype(row.dtype)
-        head = rng.standard_normal((size, row.hidden_size)).astype(row.dtype)
-        return Problem(row, weights, x, embedding=embedding, head=head)
+        head = 4 * rng.standard_normal((size, row.hidden_size)) / row.hidden_size**0.5  # so that many ids are likely
+        return Problem(row, weights, x, embedding=embedding, head=head.astype(row.dtype))
     return Problem(row, weights, x, state if row.family in "SD" else None, row.lengths)
 
 

@@ -16,7 +16,7 @@ __all__ = ["Agreement", "Contender", "Local", "Ratio", "agreement", "block", "ca
 BLOCK = 4e-3  # seconds of one block, at least
 BUDGET = 0.8  # seconds for one pair of engines, unless a call is slow
 ROUNDS = 5  # at least, of A B B A
-TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # of an output of size 1
+TOLERANCE = {"float32": 2e-5, "float64": 1e-12, "int64": 0}  # of an output of size 1; ids are equal
 
 
 class Contender(Protocol):
