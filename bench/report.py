@@ -230,7 +230,7 @@ def table(run: Run, count: int) -> list[str]:
             continue
         seconds, least_seconds = ours["ratio"]["ours"], least(name, run)
         rates = ["", "", ""]
-        if row.family != "C":
+        if row.family not in "CG":  # those of G have more layers, or tables in their place
             rates[:2] = [f"{ours['flops'] / seconds / 1e9:.3g}", f"{limits.streamed(row) / seconds / 1e9:.3g}"]
             rates[2] = f"{least_seconds / seconds:.0%}" if least_seconds else ""
         shown = {"layer": entries.get("cython") if ours["engine"] != "cython" else None}

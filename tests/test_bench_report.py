@@ -16,7 +16,7 @@ run_py = runpy.run_path(str(BENCH / "run.py"))
 rows = sys.modules["rows"]  # which report.py imports
 TARGETS = tomllib.loads((BENCH / "targets.toml").read_text())["target"]
 NAME = "Q-gru-I3-H37-L1-uni-B5-T100-f32-1t"
-GRID = [rows.steps, rows.sequences, rows.batches, rows.ragged, rows.decays, rows.cold, rows.memory]
+GRID = [rows.steps, rows.sequences, rows.batches, rows.ragged, rows.decays, rows.generation, rows.cold, rows.memory]
 
 
 def ratio(median):
