@@ -74,11 +74,11 @@ class Logits:
     ) -> Callable[[Array], int]:
         """Make what writes: compiled where all parts are, else `Generator`."""
         settings = how, seeds, stops, last, made, most
-        of_layer = iter(states)
+        of_layer, by_ids = iter(states), self.model._by_ids
         parts: list[tuple[Any, tuple[Array, ...] | None]] = [
             (layer.runner(self.place.backend), None)
             if isinstance(layer, DenseLayer)
-            else (layer._prepare() if i else self.model._by_ids(), next(of_layer))
+            else (layer._prepare() if i or by_ids is None else by_ids.run(), next(of_layer))
             for i, layer in enumerate([*self.layers, *self.head])
         ]
         if all(type(run).__module__ == "fastrnn._native" for run, _ in parts):
@@ -102,7 +102,8 @@ class Logits:
                 continue
             k = next(of_layer)
             y, new = np.empty((*x.shape[:2], layer._output_size), layer.dtype), tuple(map(np.empty_like, states[k]))
-            run = layer._prepare() if x.ndim == 3 else self.model._by_ids()
+            by_ids = self.model._by_ids if x.ndim == 2 else None
+            run = layer._prepare() if by_ids is None else by_ids.run()
             run(x, states[k], lengths, y, new, self.place.num_threads)
             x, states[k] = y, new
         return x

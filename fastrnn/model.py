@@ -1,20 +1,18 @@
 """Whole networks: an embedding, recurrent and dense layers, output layers, and how sequences become results."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fastrnn import backends, checks, model_checks
+from fastrnn import checks, model_checks
 from fastrnn.dense import Dense, DenseLayer, make_chain, make_layer
 from fastrnn.generate import Writing
 from fastrnn.many import ManySequences
 from fastrnn.recurrent import Array, Recurrent
 from fastrnn.vocabulary import Vocabulary
-from fastrnn.weights import Plan
-from fastrnn.wiring import Chain, Stage, States, divided, over_rows, over_steps, pooled, stage, through
+from fastrnn.wiring import ByIds, Chain, Stage, States, divided, over_rows, over_steps, pooled, stage, through
 
 if TYPE_CHECKING:
     from fastrnn.model_stream import ModelStream
@@ -95,7 +93,7 @@ class SequenceModel(Writing, ManySequences):
     _recurrent: tuple[tuple[Chain, Recurrent], ...]  # each with the dense layers between it and the one before
     _tail: Chain  # the dense layers after the last of them
     _vocab: int | None  # how many ids there are
-    _runs: dict[str, tuple[Plan, backends.Run]]  # the first layer's on ids, by backend, and the plan each is of
+    _by_ids: ByIds | None  # the first layer on ids, where it is a recurrent one
 
     def __init__(
         self,
@@ -135,7 +133,7 @@ class SequenceModel(Writing, ManySequences):
             vocabulary=vocabulary,
             _recurrent=recurrent,
             _tail=tail,
-            _runs={},
+            _by_ids=None if matrix is None or isinstance(kept[0], DenseLayer) else ByIds(kept[0], matrix),
         )
         self.__dict__["_vocab"] = self._fit()
         self.__dict__["labels"] = None if labels is None else model_checks.labels(labels, self._output_size)
@@ -176,11 +174,8 @@ class SequenceModel(Writing, ManySequences):
     def __setattr__(self, name: str, value: Any) -> None:
         raise model_checks.fixed(name)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_runs"}
-
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _runs={})
+        self.__dict__.update(state)
         if isinstance(self.embedding, np.ndarray):
             self.embedding.flags.writeable = False  # which pickles do not keep
 
@@ -391,9 +386,7 @@ class SequenceModel(Writing, ManySequences):
     @property
     def table_bytes(self) -> int:
         """Memory of the first layer's tables for ids, from its first call with ids on."""
-        if self._vocab is None or not isinstance(self.layers[0], Recurrent):
-            return 0
-        return replace(self.layers[0]._planned(), embedding=self.embedding).table_bytes
+        return 0 if self._by_ids is None else self._by_ids.table_bytes
 
     @property
     def _width(self) -> int:
@@ -447,7 +440,7 @@ class SequenceModel(Writing, ManySequences):
 
     def _readable(self, x: Array) -> Array:
         """Return what the first layer reads: a recurrent one takes ids as they are."""
-        return x if isinstance(self.layers[0], Recurrent) else self._vectors(x)
+        return self._vectors(x) if self._by_ids is None else x
 
     def _embed(self, ids: Array) -> Array:
         """Return the vectors of ids, with an axis I more."""
@@ -459,25 +452,11 @@ class SequenceModel(Writing, ManySequences):
 
     # What runs --------------------------------------------------------------------------------------------------------
 
-    def _by_ids(self) -> backends.Run:
-        """Return what runs the first layer on ids, which it has tables for: made once for its weights and a backend."""
-        layer = self._recurrent[0][1]
-        name = layer.backend or backends.current()
-        plan, run = self._runs.get(name, (None, None))
-        if run is None or plan is not layer._plan:
-            with backends.lock:
-                plan = layer._planned()
-                by_ids = replace(plan, embedding=self.embedding)
-                by_ids.__dict__["packed"] = plan.packed  # which both need
-                run = backends.load(name).layer(by_ids)
-                self._runs[name] = plan, run
-        return run
-
     def _stages(self, states: Sequence[States], of_ids: bool) -> tuple[list[Stage], list[States]]:
         """Return what runs the layers once, from these states, and the final ones, which that writes."""
         runs = [layer._prepare() for _, layer in self._recurrent]  # all before any runs: one may have no weights
-        if of_ids:
-            runs[0] = self._by_ids()
+        if of_ids and self._by_ids is not None:
+            runs[0] = self._by_ids.run()
         finals = [tuple(np.empty_like(s) for s in state) for state in states]
         parts = zip(self._recurrent, runs, states, finals, strict=True)
         return [stage(dense, layer, run, state, final) for (dense, layer), run, state, final in parts], finals

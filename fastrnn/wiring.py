@@ -6,15 +6,29 @@ meet, and what lies beyond a length is not computed.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fastrnn import backends, threads
 from fastrnn.dense import DenseLayer
 from fastrnn.recurrent import Array, Recurrent
+from fastrnn.weights import Plan
 
-__all__ = ["Chain", "Place", "Stage", "States", "divided", "over_rows", "over_steps", "pooled", "stage", "through"]
+__all__ = [
+    "ByIds",
+    "Chain",
+    "Place",
+    "Stage",
+    "States",
+    "divided",
+    "over_rows",
+    "over_steps",
+    "pooled",
+    "stage",
+    "through",
+]
 
 States: TypeAlias = tuple[Array, ...]  # of one recurrent layer: h (L*D, B, P or H), for LSTM c (L*D, B, H) too
 Chain: TypeAlias = tuple[DenseLayer, ...]  # each fed by the one before
@@ -35,6 +49,38 @@ class Stage(NamedTuple):
     output_size: int
     dtype: np.dtype[Any]
     run: Callable[[Array, Array | None, Array], None]  # x (T, B, I) or ids (T, B), lengths, y (T, B, O)
+
+
+class ByIds:
+    """A model's first layer where it takes ids: it has tables for them, from its plan with the embedding."""
+
+    def __init__(self, layer: Recurrent, embedding: Array | Literal["one_hot"]) -> None:
+        self.layer, self.embedding = layer, embedding
+        self._runs: dict[str, tuple[Plan, backends.Run]] = {}  # by backend, and the layer's plan that each is of
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_runs": {}}
+
+    def run(self) -> backends.Run:
+        """Return what runs it, made once for its weights and the backend in use."""
+        name = self.layer.backend or backends.current()
+        plan, run = self._runs.get(name, (None, None))
+        if run is None or plan is not self.layer._plan:
+            with backends.lock:
+                plan = self.layer._planned()
+                run = backends.load(name).layer(self._plan(plan))
+                self._runs[name] = plan, run
+        return run
+
+    @property
+    def table_bytes(self) -> int:
+        """What the tables take."""
+        return self._plan(self.layer._planned()).table_bytes
+
+    def _plan(self, plan: Plan) -> Plan:
+        by_ids = replace(plan, embedding=self.embedding)
+        by_ids.__dict__["packed"] = plan.packed  # which both need
+        return by_ids
 
 
 def stage(dense: Chain, layer: Recurrent, run: backends.Run, state: States, final: States) -> Stage:

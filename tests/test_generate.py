@@ -9,21 +9,30 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import backends, reference
+from fastrnn import backends, packing, reference
 from fastrnn.sampling import Sampling, _mixed, choose, uniform
 
 SAME = [name for name in fastrnn.available_backends() if name != "reference"]  # backends of equal bits
 TEXT = "the cat sat on the mat. the dog sat on the log."
 
 
+KINDS = {
+    "rnn": (fastrnn.RNN, {}),
+    "lstm": (fastrnn.LSTM, {}),
+    "lstm_proj": (fastrnn.LSTM, {"proj_size": 6}),
+    "gru": (fastrnn.GRU, {}),
+    "gru_before": (fastrnn.GRU, {"reset_after": False}),
+}
+
+
 def make(kind="lstm", vocab=13, hidden=17, seed=0, embedding=None, layers=1, dtype=None, scale=2.0, head=None, **given):
     """A model whose next token is uncertain and depends on the state."""
     rng = np.random.default_rng(seed)
-    kinds = {"rnn": fastrnn.RNN, "lstm": fastrnn.LSTM, "gru": fastrnn.GRU}
+    cell, options = KINDS[kind]
     matrix = rng.normal(size=(vocab, 5)) if embedding is None else embedding
     size = vocab if embedding is not None else 5
-    chain = [kinds[kind](size, hidden, layers, dtype=dtype).init(seed)]
-    weight = rng.normal(size=(vocab, hidden)) * scale
+    chain = [cell(size, hidden, layers, dtype=dtype, **options).init(seed)]
+    weight = rng.normal(size=(vocab, options.get("proj_size", hidden))) * scale
     head = (weight, rng.normal(size=vocab) / 2, "softmax") if head is None else head
     return fastrnn.SequenceModel(chain, embedding=matrix, head=head, **given)
 
@@ -100,7 +109,7 @@ HOWS = [
 
 @pytest.mark.parametrize("how", HOWS, ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_backend_writes_the_same(kind, dtype, how):
     """The compiled loop, and the same in NumPy on all kernels."""
     model = make(kind, vocab=37, dtype=dtype, layers=2)
@@ -114,6 +123,20 @@ def test_every_backend_writes_the_same(kind, dtype, how):
         assert all(
             np.array_equal(a, b) for a, b in zip(itertools.chain(*results[0]), itertools.chain(*other), strict=True)
         )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tables_or_none(kind, monkeypatch):
+    """A matrix that is too large for tables has its rows projected at each step."""
+    model, without = make(kind), make(kind)
+    expected = model.generate([[1], [2, 3]], 40, seed=1)
+    assert model.table_bytes > 0
+    monkeypatch.setattr(packing, "MOST_TABLE_BYTES", 0)
+    assert without.table_bytes == 0
+    assert all(map(np.array_equal, without.generate([[1], [2, 3]], 40, seed=1), expected))
+    one_hot = make(kind, embedding="one_hot")
+    rows = fastrnn.SequenceModel(one_hot.layers, embedding=np.eye(13), head=list(one_hot.head))
+    assert all(map(np.array_equal, rows.generate([[1], [2]], 40, seed=1), one_hot.generate([[1], [2]], 40, seed=1)))
 
 
 def test_every_tier_writes_the_same(monkeypatch):
