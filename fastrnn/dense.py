@@ -121,7 +121,9 @@ class DenseLayer:
         run = self._runners.get(name)
         if run is None:
             with backends.lock:
-                run = self._runners.setdefault(name, backends.load(name).dense(self.plan))
+                if name not in self._runners:
+                    self._runners[name] = backends.load(name).dense(self.plan)
+                run = self._runners[name]
         return run
 
 
