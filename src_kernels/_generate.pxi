@@ -206,9 +206,11 @@ cdef class Generator:
         if self.threads == 1:
             return 1
         threads = threads_now(self.threads)
+        if threads < 2:
+            return 1
         for k in range(g.count):
             if g.parts[k].steps != NULL:
                 fastrnn_barrier_init(&g.parts[k].steps.barrier)
                 alone += step_time(g.parts[k].steps.net, 0, g.alive, 1, False)
                 together += step_time(g.parts[k].steps.net, 0, g.alive, threads, False)
-        return threads if threads > 1 and together < alone - alone / GAIN else 1
+        return threads if together < alone - alone / GAIN else 1

@@ -178,8 +178,9 @@ def test_threads_write_the_same():
     assert all(np.array_equal(a, b) for result in results[1:] for a, b in zip(result, results[0], strict=True))
 
 
-def test_calls_at_once():
-    model = make()
+@pytest.mark.parametrize("hidden", [17, 256])
+def test_calls_at_once(hidden):
+    model = make(hidden=hidden)
     expected, results = model.generate([1], 200, seed=1), [None] * 4
 
     def call(i):
