@@ -1,4 +1,4 @@
-"""The examples on words: figures as measured once, what they print, and that held out means held out."""
+"""The examples on words and names: figures as measured once, what they print, and that held out means held out."""
 
 import importlib.util
 import re
@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file
 
 import fastrnn
 
@@ -114,3 +115,60 @@ def test_no_template_gives_a_held_out_sentence(tagged):
     for words, own in tagged:
         sentence = list(map("/".join, zip(words, own, strict=True)))
         assert not any(gives(template, slots, sentence) for template in templates), words
+
+
+# Names: one-to-many ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def namer():
+    """The model, the state of each kind, and the kinds' names."""
+    paths = EXAMPLES / "models/names.safetensors", EXAMPLES / "models/names_states.safetensors"
+    assert sum(path.stat().st_size for path in paths) <= 150_000
+    listed = tomllib.loads((EXAMPLES / "data/names.toml").read_text(encoding="utf-8"))
+    return fastrnn.load(paths[0]), load_file(paths[1]), {kind: text.split() for kind, text in listed.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "greedy", "drawn"),
+    [
+        ("town", "barton", ["wecten", "shewchen", "drhorton"]),
+        ("dinosaur", "saurosaurus", ["secteratosaurus", "scetanosaurus", "drioptor"]),
+        ("mineral", "challite", ["socy", "qrexite", "conpite"]),
+        ("pasta", "cancalli", ["ticrelli", "sonuchi", "fresston"]),
+    ],
+)
+def test_the_state_decides_what_is_written(namer, kind, greedy, drawn, backend):
+    model, states, _ = namer
+    state = [states[kind]]
+    assert model.generate("", 30, temperature=0, state=state) == greedy
+    assert model.generate("", 30, n=3, temperature=0.7, seed=0, state=state) == drawn
+
+
+def test_names_prints_what_the_model_writes(namer):
+    model, states, _ = namer
+    drawn = model.generate("", 30, n=2, temperature=0.7, seed=5, state=[states["pasta"]])
+    assert printed("names", "pasta", "-n", "2", "--seed", "5") == drawn
+
+
+def test_written_names_end_as_those_of_their_kind(namer):
+    model, states, names = namer
+    endings = ("us", "ite", "i")
+    found = {}
+    for kind, state in states.items():
+        drawn = model.generate("", 30, n=100, temperature=0.7, seed=0, state=[state])
+        assert len(set(drawn) - set(names[kind])) >= 99  # they are new
+        found[kind] = [sum(name.endswith(ending) for name in drawn) for ending in endings]
+    measured = {"town": [0, 0, 0], "dinosaur": [86, 0, 0], "mineral": [0, 79, 0], "pasta": [0, 8, 60]}
+    assert found == measured  # as measured once
+
+
+def test_a_held_out_name_is_most_probable_from_the_state_of_its_kind(namer, backend):
+    model, states, names = namer
+
+    def guess(name):
+        bits = {kind: model.score(name + "\n", state=[state]) for kind, state in states.items()}
+        return min(bits, key=bits.get)
+
+    right = {kind: sum(guess(name) == kind for name in own[::10]) for kind, own in names.items()}
+    assert right == {"town": 24, "dinosaur": 19, "mineral": 20, "pasta": 17}  # as measured once
