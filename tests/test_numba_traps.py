@@ -78,8 +78,8 @@ def test_a_callers_fastmath_stays_outside(tmp_path):
         from fastrnn.numba_kernels.layers import run_rows
 
         @numba.njit(fastmath=True, error_model="python")
-        def caller(k, table, x, h, c, y, h_out, c_out, order, lengths, between, work, first, every):
-            run_rows(k, table, x, h, c, y, h_out, c_out, order, lengths, between, work, first, every)
+        def caller(k, table, x, h, c, y, h_out, c_out, ids, step, row, order, lengths, between, work, first, every):
+            run_rows(k, table, x, h, c, y, h_out, c_out, ids, step, row, order, lengths, between, work, first, every)
 
         @numba.njit(fastmath=True, error_model="python")
         def dense_caller(k, table, x, out, tile, work):
