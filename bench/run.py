@@ -52,7 +52,7 @@ def main() -> int:
     if os.getloadavg()[0] > 0.5:
         print(f"load average {os.getloadavg()[0]:.1f}: the figures hold on a quiet machine only", file=sys.stderr)
     files = [str(HERE / f"test_{FAMILIES[family]}.py") for family in options.family or FAMILIES]
-    command = [sys.executable, "-P", "-m", "pytest", *files, "--rows", options.rows, "-q"]
+    command = [sys.executable, "-P", "-m", "pytest", *files, "--rows", options.rows, "-q", "-n0"]
     command += ["--benchmark-columns=median,iqr", *rest]
     if options.k:
         command += ["-k", options.k]
