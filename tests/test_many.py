@@ -39,16 +39,17 @@ MODELS = {vectors: make(None if vectors else "one_hot") for vectors in (False, T
     st.sampled_from(["final", "last", "mean", "max"]),
     st.booleans(),
     st.integers(1, 300),
+    st.integers(1, 50),
 )
-def test_one_at_a_time(lengths, pool, vectors, numbers):
-    """In batches of any size, so of any number of rows."""
-    model, sequences, before = MODELS[vectors], draw(lengths, vectors), many._NUMBERS
-    many._NUMBERS = numbers * 20
+def test_one_at_a_time(lengths, pool, vectors, numbers, window):
+    """In batches of any size, so of any number of rows, and sorted any number at a time."""
+    model, sequences, before = MODELS[vectors], draw(lengths, vectors), (many._NUMBERS, many._WINDOW)
+    many._NUMBERS, many._WINDOW = numbers * 20, window
     try:
         found = model.predict_many(sequences, pool=pool)
         steps = model.predict_many(ragged(sequences), wiring="many_to_many") if sequences or not vectors else None
     finally:
-        many._NUMBERS = before
+        many._NUMBERS, many._WINDOW = before
     assert found.shape == (len(lengths), 4)
     for i, sequence in enumerate(sequences):
         assert np.array_equal(found[i], model.predict(sequence, pool=pool))
@@ -68,6 +69,11 @@ def test_forms(backend):
         whole = ragged(sequences)
         part = fastrnn.Ragged(whole.values.astype(np.int32), whole.offsets[2:6].astype(np.int32))
         assert np.array_equal(model.predict_many(part), expected[2:5])
+        beyond = fastrnn.Ragged([6, *whole.values, 6], whole.offsets + 1)  # no id, and of no sequence
+        assert np.array_equal(model.predict_many(beyond), expected)
+        steps = model.predict_many(beyond, wiring="many_to_many")
+        assert np.array_equal(steps.values, model.predict_many(whole, wiring="many_to_many").values)
+        assert np.array_equal(steps.offsets, whole.offsets)
         frozen = fastrnn.Ragged(whole.values.copy(), whole.offsets.copy())
         for array in frozen:
             array.flags.writeable = False
@@ -158,6 +164,7 @@ def test_ctrl_c_stops_it(monkeypatch):
         return predict(self, *given, **options)
 
     monkeypatch.setattr(fastrnn.SequenceModel, "predict", interrupted)
+    monkeypatch.setattr(many, "_ROWS", 1000)
     with pytest.raises(KeyboardInterrupt):
         model.predict_many(draw([5] * 5000))
     assert len(calls) == 3
