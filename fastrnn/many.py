@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["ManySequences", "Ragged"]
 
 _NUMBERS = 1 << 21  # that a batch hands from layer to layer: they stay in the outer caches
-_ROWS = 4096  # of a batch at most
-_WINDOW = 1 << 16  # sequences that are sorted at a time: what is made to sort and gather them stays there too
+_ROWS = 2048  # of a batch at most: more gain nothing, and their states leave the caches
+_WINDOW = 1 << 15  # sequences that are sorted at a time: the ids that are gathered and the rows of results stay there too
 
 
 class Ragged(NamedTuple):
