@@ -16,7 +16,7 @@ __all__ = ["ManySequences", "Ragged"]
 
 _NUMBERS = 1 << 21  # that a batch hands from layer to layer: they stay in the outer caches
 _ROWS = 2048  # of a batch at most: more gain nothing, and their states leave the caches
-_WINDOW = 1 << 15  # sequences that are sorted at a time: the ids that are gathered and the rows of results stay there too
+_WINDOW = 1 << 15  # sequences that are sorted at a time, so that what their batches gather and scatter stays there too
 
 
 class Ragged(NamedTuple):

@@ -164,7 +164,7 @@ def test_ctrl_c_stops_it(monkeypatch):
         return predict(self, *given, **options)
 
     monkeypatch.setattr(fastrnn.SequenceModel, "predict", interrupted)
-    monkeypatch.setattr(many, "_ROWS", 1000)  # which makes five batches
+    monkeypatch.setattr(many, "_ROWS", 1000)
     with pytest.raises(KeyboardInterrupt):
         model.predict_many(draw([5] * 5000))
     assert len(calls) == 3
