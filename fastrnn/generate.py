@@ -1,11 +1,10 @@
 """What a model writes: text from a prompt, and how probable a text is."""
 
-import codecs
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,15 +12,12 @@ from fastrnn import backends, checks, text_checks, threads
 from fastrnn.dense import DenseLayer
 from fastrnn.recurrent import Array, Recurrent
 from fastrnn.sampling import Generator, Sampling, choose
-from fastrnn.vocabulary import Vocabulary
-from fastrnn.wiring import Place
+from fastrnn.wiring import OfModel, Place, States
 
 if TYPE_CHECKING:
     from fastrnn.model import SequenceModel
 
 __all__ = ["Logits", "Writer", "Writing"]
-
-States: TypeAlias = list[tuple[Array, ...]]  # of each recurrent layer, (L, N, ..)
 
 _CHUNK = 512  # steps of a prompt, or of a text to score, that pass through all layers together
 _TOKENS = 32  # of each row between two looks at Ctrl-C
@@ -47,14 +43,14 @@ class Logits:
         """What applies the functions of rows."""
         return backends.load(self.place.backend or backends.current()).activate
 
-    def read(self, ids: Array, lengths: Array, states: States) -> Iterator[tuple[int, Array]]:
+    def read(self, ids: Array, lengths: Array, states: list[States]) -> Iterator[tuple[int, Array]]:
         """Run rows of ids (N, T), each as long as its length; yields (first step, y (t, N, O) of the last layer)."""
         for first in range(0, int(lengths.max(initial=0)), _CHUNK):
             x = ids[:, first : first + _CHUNK].T
             left = np.clip(lengths - first, 0, len(x))
             yield first, self._through(self.layers, self.model._readable(x), states, left)
 
-    def step(self, ids: Array, states: States) -> Array:
+    def step(self, ids: Array, states: list[States]) -> Array:
         """Return the logits (N, V) after one more id for each row."""
         logits: Array = self._through([*self.layers, *self.head], self.model._readable(ids[None]), states)[0]
         return logits
@@ -64,13 +60,13 @@ class Logits:
         logits: Array = self._through(self.head, y[None], [])[0]
         return logits
 
-    def of_states(self, states: States) -> Array:
+    def of_states(self, states: list[States]) -> Array:
         """Return the logits (N, V) that the states give without another step."""
         last = max(i for i, layer in enumerate(self.layers) if isinstance(layer, Recurrent))
         return self.of(self._through(self.layers[last + 1 :], states[-1][0][-1:], [])[0])
 
     def generator(
-        self, states: States, how: Sampling, seeds: Array, stops: Array, last: Array, made: Array, most: int
+        self, states: list[States], how: Sampling, seeds: Array, stops: Array, last: Array, made: Array, most: int
     ) -> Callable[[Array], int]:
         """Make what writes: compiled where all parts are, else `Generator`."""
         settings = how, seeds, stops, last, made, most
@@ -91,7 +87,7 @@ class Logits:
         return Generator(self.step, states, *settings, self.activate)
 
     def _through(
-        self, layers: Sequence[Recurrent | DenseLayer], x: Array, states: States, lengths: Array | None = None
+        self, layers: Sequence[Recurrent | DenseLayer], x: Array, states: list[States], lengths: Array | None = None
     ) -> Array:
         """Run layers over x (T, N, ..), or ids (T, N); the states of the recurrent ones, in order, are replaced."""
         of_layer = iter(range(len(states)))
@@ -139,14 +135,11 @@ class Writer:
         stops: Sequence[int],
         seed: int,
         start: int | None,
-        states: States,
+        states: list[States],
     ) -> None:
         logits = Logits(model)
         fed = [prompt if len(prompt) or start is None else np.array([start]) for prompt in prompts]
-        lengths = np.array([max(len(ids) - 1, 0) for ids in fed], np.int64)
-        ids = np.zeros((len(fed), int(lengths.max(initial=0))), np.int64)
-        for row, given in zip(ids, fed, strict=True):
-            row[: max(len(given) - 1, 0)] = given[:-1]
+        ids, lengths = padded([given[:-1] for given in fed])
         states = [tuple(s.copy() for s in state) for state in states]
         for _ in logits.read(ids, lengths, states):
             pass
@@ -192,8 +185,14 @@ class Writer:
             pieces.append(piece)
         return [row[row >= 0] for row in np.concatenate(pieces, 1)]
 
+    def one_by_one(self) -> Iterator[int]:
+        """Yield the tokens of a single row."""
+        while (tokens := self.more(1)).shape[1]:
+            if tokens[0, 0] >= 0:
+                yield int(tokens[0, 0])
 
-def score(model: "SequenceModel", ids: Array, states: States) -> float:
+
+def score(model: "SequenceModel", ids: Array, states: list[States]) -> float:
     """Return the mean of -log2 p(x_t | x_<t) over t >= 2, from the kernels' log_softmax."""
     logits, total = Logits(model), 0.0
     for first, y in logits.read(ids[None, :-1], np.array([len(ids) - 1]), states):
@@ -206,34 +205,26 @@ def score(model: "SequenceModel", ids: Array, states: States) -> float:
     return total / (len(ids) - 1) / math.log(2)
 
 
+def padded(rows: Sequence[Array]) -> tuple[Array, Array]:
+    """Return ids of several lengths as (N, T), with zeros beyond these, and the lengths."""
+    lengths = np.array([len(row) for row in rows], np.int64)
+    ids = np.zeros((len(rows), int(lengths.max(initial=0))), np.int64)
+    for target, row in zip(ids, rows, strict=True):
+        target[: len(row)] = row
+    return ids, lengths
+
+
+def first_seed(seed: Any) -> int:
+    """Read the seed of the first row; None draws one."""
+    return int.from_bytes(os.urandom(8)) if seed is None else checks.integer(seed, "seed", 0)
+
+
 class Prompts(NamedTuple):
     """What a caller gave as prompt."""
 
     ids: list[Array]  # (T,) int64 each
     is_text: bool
     is_list: bool
-
-
-def pieces(writer: Writer, vocabulary: Vocabulary | None) -> Iterator[Any]:
-    """Yield the tokens of one row as they come: ids, or text whose concatenation is `Vocabulary.decode`'s."""
-    undecoded = codecs.getincrementaldecoder("utf-8")("replace")
-    first = True
-    while (tokens := writer.more(1)).shape[1]:
-        token = int(tokens[0, 0])
-        if token < 0:
-            continue
-        if vocabulary is None:
-            yield token
-            continue
-        piece = vocabulary._written[token]
-        if vocabulary.unit == "word" and piece:
-            piece, first = piece if first else f" {piece}", False
-        elif vocabulary.unit == "byte":
-            piece = undecoded.decode(piece.encode("latin-1" if len(piece) == 1 else "utf-8"))
-        if piece:
-            yield piece
-    if rest := undecoded.decode(b"", final=True):
-        yield rest
 
 
 def sampling(temperature: Any, top_k: Any, top_p: Any) -> Sampling:
@@ -245,12 +236,8 @@ def sampling(temperature: Any, top_k: Any, top_p: Any) -> Sampling:
     )
 
 
-class Writing:
+class Writing(OfModel):
     """What `SequenceModel` inherits: generation and score."""
-
-    @property
-    def _model(self) -> "SequenceModel":
-        return self  # type: ignore[return-value]
 
     def generate(
         self,
@@ -371,8 +358,9 @@ class Writing:
             raise text_checks.one_prompt()
         defaults: dict[str, Any] = {"temperature": 1.0} | dict.fromkeys(("top_k", "top_p", "stop", "seed", "state"))
         text_checks.options(options, defaults)
-        writer = self._writer(given, 1, max_tokens, *(defaults | options).values())
-        return pieces(writer, self._model.vocabulary if given.is_text else None)
+        tokens = self._writer(given, 1, max_tokens, *(defaults | options).values()).one_by_one()
+        vocabulary = self._model.vocabulary
+        return vocabulary._pieces(tokens) if given.is_text and vocabulary is not None else tokens
 
     def score(self, text: Any, *, state: Any = None) -> float:
         """Return how many bits a token of a text costs: the mean of ``-log2 p(x_t | x_1 .. x_{t-1})`` over t >= 2.
@@ -425,12 +413,11 @@ class Writing:
         how = sampling(temperature, top_k, top_p)
         most = checks.integer(max_tokens, "max_tokens", 0)
         stops = text_checks.stops(stop, vocabulary, model._vocab or 0)
-        first = int.from_bytes(os.urandom(8)) if seed is None else checks.integer(seed, "seed", 0)
         start = None if vocabulary is None or vocabulary.start is None else vocabulary.tokens.index(vocabulary.start)
         if start is None and state is None and not all(len(ids) for ids in given.ids):
             raise text_checks.empty_prompt()
         states = model._given(state, len(given.ids), given.is_list)
-        return Writer(model, given.ids, copies, most, how, stops, first, start, states)
+        return Writer(model, given.ids, copies, most, how, stops, first_seed(seed), start, states)
 
     def _prompts(self, prompt: Any, name: str = "prompt") -> Prompts:
         """Read a text, ids, or a list of either."""

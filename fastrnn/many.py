@@ -2,15 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn import checks, text_checks
+from fastrnn import checks, model_checks, text_checks
 from fastrnn.recurrent import Array
-
-if TYPE_CHECKING:
-    from fastrnn.model import SequenceModel
+from fastrnn.wiring import OfModel
 
 __all__ = ["ManySequences", "Ragged"]
 
@@ -42,12 +40,8 @@ class Ragged(NamedTuple):
     offsets: Any
 
 
-class ManySequences:
+class ManySequences(OfModel):
     """What `SequenceModel` inherits: calls over many sequences."""
-
-    @property
-    def _of_many(self) -> "SequenceModel":
-        return self  # type: ignore[return-value]
 
     def predict_many(
         self,
@@ -94,7 +88,7 @@ class ManySequences:
         >>> model.predict_many(fastrnn.Ragged([0, 3, 2, 1], [0, 3, 4, 4]), wiring="many_to_many").values.shape
         (4, 5)
         """
-        model = self._of_many
+        model = self._model
         to_one = model._wiring(wiring, pool)[0] == "many_to_one"
         values, offsets = self._ragged(sequences)
         count, first = len(offsets) - 1, int(offsets[0])
@@ -151,7 +145,7 @@ class ManySequences:
         [(3, 5), (1, 5)]
         """
         lookahead = checks.integer(lookahead, "lookahead", 1)
-        to_one = self._of_many._wiring(wiring, pool)[0] == "many_to_one"
+        to_one = self._model._wiring(wiring, pool)[0] == "many_to_one"
         given = text_checks.iterable(sequences, "sequences")
         return self._lazily(given, lookahead, to_one, {"wiring": wiring, "pool": pool})
 
@@ -172,7 +166,7 @@ class ManySequences:
             return values[: offsets[-1]], offsets
         if not isinstance(sequences, (list, tuple, np.ndarray)):
             raise text_checks.not_sequences(sequences)
-        model = self._of_many
+        model = self._model
         none = np.empty(0, np.int64) if model._vocab is not None else np.empty((0, model._input_size), model._dtype)
         parts = [none]
         for i, sequence in enumerate(sequences):
@@ -189,15 +183,15 @@ class ManySequences:
 
     def _check_values(self, values: Array, name: str) -> None:
         """Demand ids (T,) in range, or vectors (T, I)."""
-        model = self._of_many
+        model = self._model
         if model._vocab is not None and values.ndim == 1:
-            text_checks.in_range(values, model._vocab, name)
+            model_checks.in_range(values, model._vocab, name)
         elif values.ndim != 2 or values.shape[1] != model._input_size:
             raise text_checks.wrong_sequence(values.shape, name, model._input_size, model._vocab)
 
     def _batches(self, offsets: Array) -> Iterator[tuple[Array, Array]]:
         """Yield the numbers of sequences of about one length, the longest first, and their lengths."""
-        width = self._of_many._width
+        width = self._model._width
         for start in range(0, len(offsets) - 1, _WINDOW):
             lengths = np.diff(offsets[start : start + _WINDOW + 1])
             longest = int(lengths.max())

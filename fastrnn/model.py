@@ -12,7 +12,7 @@ from fastrnn.generate import Writing
 from fastrnn.many import ManySequences
 from fastrnn.recurrent import Array, Recurrent
 from fastrnn.vocabulary import Vocabulary
-from fastrnn.wiring import ByIds, Chain, Stage, States, divided, over_rows, over_steps, pooled, stage, through
+from fastrnn.wiring import ByIds, Chain, Stage, States, divided, layout, over_rows, over_steps, pooled, stage, through
 
 if TYPE_CHECKING:
     from fastrnn.model_stream import ModelStream
@@ -260,7 +260,7 @@ class SequenceModel(Writing, ManySequences):
             finals = self._to_one(self._readable(x), lengths, states, result, pool)
         else:
             finals = self._to_many(self._readable(x), lengths, states, result)
-        return (out, _layout(finals, batched)) if return_state else out
+        return (out, layout(finals, batched)) if return_state else out
 
     def unroll(
         self,
@@ -329,7 +329,7 @@ class SequenceModel(Writing, ManySequences):
                 inputs = np.zeros(inputs.shape, self._dtype)
                 inputs[:, :1] = now[:, None]
             finals = self._to_many(inputs, None, states, result)
-        return (out, _layout(finals, batched)) if return_state else out
+        return (out, layout(finals, batched)) if return_state else out
 
     def stream(self, batch_size: int | None = None, *, state: Any = None) -> "ModelStream":
         """Make a stream: the model with a state that stays between calls, for inputs that come step by step.
@@ -485,7 +485,7 @@ class SequenceModel(Writing, ManySequences):
 
     def _feed_back(self, x: Array, states: Sequence[States], out: Array) -> list[States]:
         """Run x (B, I), and what becomes of it, to out (B, T, V)."""
-        stream = self.stream(len(x), state=_layout(states, True))
+        stream = self.stream(len(x), state=layout(states, True))
         for t in range(out.shape[1]):
             x = stream.step(x)
             out[:, t] = x
@@ -497,9 +497,3 @@ class SequenceModel(Writing, ManySequences):
         for wiring in WIRINGS:
             self.predict(x, wiring=wiring)
         self.predict(x, lengths=[1])
-
-
-def _layout(states: Sequence[States], batched: bool) -> list[Any]:
-    """Return states as the layers do."""
-    found = states if batched else [tuple(s[:, 0] for s in state) for state in states]
-    return [state if len(state) > 1 else state[0] for state in found]

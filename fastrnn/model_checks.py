@@ -94,10 +94,17 @@ def ids(found: np.ndarray, size: int) -> np.ndarray:
     """Return ids in 0..size-1 as int64."""
     if found.dtype.kind == "b":
         raise TypeError("x must hold ids as integers or vectors of floats, got bools: for a mask of ids pass ids[mask]")
+    return in_range(found, size, "x").astype(np.int64, copy=False)
+
+
+def in_range(found: np.ndarray, size: int, name: str) -> np.ndarray:
+    """Return ids that lie in 0..size-1."""
+    if found.size and found.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold ids as integers, got dtype {found.dtype}")
     if found.size and (found.min() < 0 or found.max() >= size):
         where = tuple(np.argwhere((found < 0) | (found >= size))[0].tolist())
-        raise ValueError(f"x must hold ids in 0..{size - 1}, got {found[where]} at {_axes(where)}")
-    return found.astype(np.int64, copy=False)
+        raise ValueError(f"{name} must hold ids in 0..{size - 1}, got {found[where]} at {_axes(where)}")
+    return found
 
 
 def wrong_input(shape: tuple[int, ...], of_ids: bool, axes: Sequence[str], size: int, vocab: int | None) -> ValueError:

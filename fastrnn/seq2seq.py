@@ -1,6 +1,5 @@
 """Sequence to sequence: an encoder reads, and its final states start a decoder that writes."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +7,10 @@ import numpy as np
 
 from fastrnn import checks, model_checks, text_checks
 from fastrnn.dense import Dense, DenseLayer, make_layer
-from fastrnn.generate import Logits, States, Writer, sampling
+from fastrnn.generate import Logits, Writer, first_seed, padded, sampling
 from fastrnn.model import SequenceModel
 from fastrnn.recurrent import Array, Recurrent
+from fastrnn.wiring import States
 
 __all__ = ["Seq2Seq"]
 
@@ -128,7 +128,7 @@ class Seq2Seq:
         how = sampling(temperature, top_k, top_p)
         penalty = text_checks.number(length_penalty, "length_penalty")
         text_checks.beam(width, how.temperature)
-        first = int.from_bytes(os.urandom(8)) if seed is None else checks.integer(seed, "seed", 0)
+        first = first_seed(seed)
         is_text, batched, x, lengths = self._texts(x, lengths)
         states = self._bridged(x, lengths, batched)
         if width > 1:
@@ -148,14 +148,10 @@ class Seq2Seq:
         if isinstance(x, (list, tuple)) and any(isinstance(one, str) for one in x):
             text_checks.no_lengths(lengths)
             parts = [self.encoder._encoded(one, f"x[{i}]") for i, one in enumerate(x)]
-            lengths = np.array([len(part) for part in parts])
-            ids = np.zeros((len(parts), int(lengths.max(initial=0))), np.int64)
-            for row, part in zip(ids, parts, strict=True):
-                row[: len(part)] = part
-            return True, True, ids, lengths
+            return True, True, *padded(parts)
         return False, self.encoder._read(x, "B, T")[1], x, lengths
 
-    def _bridged(self, x: Any, lengths: Any, batched: bool) -> States:
+    def _bridged(self, x: Any, lengths: Any, batched: bool) -> list[States]:
         """Run the encoder: the states that the decoder starts from."""
         _, states = self.encoder.predict(x, lengths=lengths, return_state=True, wiring="many_to_many")
         if not batched:
@@ -178,7 +174,7 @@ class Seq2Seq:
         rows = self.bridge(np.ascontiguousarray(state.transpose(1, 0, 2)).reshape(batch, ways * size))
         return np.ascontiguousarray(rows.reshape(batch, layers, -1).transpose(1, 0, 2))
 
-    def _search(self, states: States, most: int, width: int, penalty: float) -> list[Array]:
+    def _search(self, states: list[States], most: int, width: int, penalty: float) -> list[Array]:
         """Beam search: the tokens of the best result of each row."""
         logits = Logits(self.decoder)
         batch = states[0][0].shape[1]

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.checks import _axes, _kind, _quoted, array
+from fastrnn.checks import _kind, _quoted, array
+from fastrnn.model_checks import in_range
 from fastrnn.vocabulary import Vocabulary
 
 __all__: list[str] = []
@@ -21,16 +22,6 @@ def ids(value: Any, size: int, name: str) -> np.ndarray:
     if found.ndim != 1:
         raise ValueError(f"{name} must be (T,) ids, got shape {found.shape}")
     return found.astype(np.int64, copy=False)
-
-
-def in_range(found: np.ndarray, size: int, name: str) -> np.ndarray:
-    """Return ids that lie in 0..size-1."""
-    if found.size and found.dtype.kind not in "iu":
-        raise TypeError(f"{name} must hold ids as integers, got dtype {found.dtype}")
-    if found.size and (found.min() < 0 or found.max() >= size):
-        where = tuple(np.argwhere((found < 0) | (found >= size))[0].tolist())
-        raise ValueError(f"{name} must hold ids in 0..{size - 1}, got {found[where]} at {_axes(where)}")
-    return found
 
 
 def number(value: Any, name: str, least: float = -math.inf, most: float = math.inf, *, above: bool = False) -> float:

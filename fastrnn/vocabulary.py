@@ -1,6 +1,7 @@
 """Between text and ids: a vocabulary of characters, words or bytes."""
 
-from collections.abc import Iterable, Sequence
+import codecs
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -157,14 +158,21 @@ class Vocabulary:
         TypeError
             For ids that are not integers.
         """
-        written = [self._written[i] for i in checks.ids(ids, len(self.tokens))]
-        if self.unit == "word":
-            return " ".join(word for word in written if word)
-        if self.unit == "char":
-            return "".join(written)
-        return b"".join(token.encode("latin-1" if len(token) == 1 else "utf-8") for token in written).decode(
-            "utf-8", "replace"
-        )
+        return "".join(self._pieces(checks.ids(ids, len(self.tokens))))
+
+    def _pieces(self, ids: Iterable[int]) -> Iterator[str]:
+        """Yield what ids add to a text, one by one; a character of several bytes comes whole."""
+        undecoded, space = codecs.getincrementaldecoder("utf-8")("replace"), ""
+        for written in (self._written[i] for i in ids):
+            if self.unit == "byte":
+                piece = undecoded.decode(written.encode("latin-1" if len(written) == 1 else "utf-8"))
+            else:
+                piece = space + written if written else ""
+            if piece:
+                space = " " if self.unit == "word" else ""
+                yield piece
+        if rest := undecoded.decode(b"", final=True):
+            yield rest
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -7,7 +7,7 @@ meet, and what lies beyond a length is not computed.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -16,13 +16,18 @@ from fastrnn.dense import DenseLayer
 from fastrnn.recurrent import Array, Recurrent
 from fastrnn.weights import Plan
 
+if TYPE_CHECKING:
+    from fastrnn.model import SequenceModel
+
 __all__ = [
     "ByIds",
     "Chain",
+    "OfModel",
     "Place",
     "Stage",
     "States",
     "divided",
+    "layout",
     "over_rows",
     "over_steps",
     "pooled",
@@ -51,6 +56,14 @@ class Stage(NamedTuple):
     run: Callable[[Array, Array | None, Array], None]  # x (T, B, I) or ids (T, B), lengths, y (T, B, O)
 
 
+class OfModel:
+    """The base of what `SequenceModel` inherits: methods that are written beside it, and what they belong to."""
+
+    @property
+    def _model(self) -> "SequenceModel":
+        return self  # type: ignore[return-value]
+
+
 class ByIds:
     """A model's first layer where it takes ids: it has tables for them, from its plan with the embedding."""
 
@@ -67,20 +80,27 @@ class ByIds:
         plan, run = self._runs.get(name, (None, None))
         if run is None or plan is not self.layer._plan:
             with backends.lock:
-                plan = self.layer._planned()
-                run = backends.load(name).layer(self._plan(plan))
-                self._runs[name] = plan, run
+                plan, run = self._runs.get(name, (None, None))
+                if run is None or plan is not self.layer._plan:
+                    plan, by_ids = self.layer._planned(), self._plan()
+                    by_ids.__dict__["packed"] = plan.packed  # which both need
+                    run = backends.load(name).layer(by_ids)
+                    self._runs[name] = plan, run
         return run
 
     @property
     def table_bytes(self) -> int:
         """What the tables take."""
-        return self._plan(self.layer._planned()).table_bytes
+        return self._plan().table_bytes
 
-    def _plan(self, plan: Plan) -> Plan:
-        by_ids = replace(plan, embedding=self.embedding)
-        by_ids.__dict__["packed"] = plan.packed  # which both need
-        return by_ids
+    def _plan(self) -> Plan:
+        return replace(self.layer._planned(), embedding=self.embedding)
+
+
+def layout(states: Sequence[States], batched: bool) -> list[Any]:
+    """Return the states of layers as these do: h, or (h, c), without B for one sequence."""
+    found = states if batched else [tuple(s[:, 0] for s in state) for state in states]
+    return [state if len(state) > 1 else state[0] for state in found]
 
 
 def stage(dense: Chain, layer: Recurrent, run: backends.Run, state: States, final: States) -> Stage:
