@@ -310,6 +310,9 @@ def test_new_seeds_each_time():
 
 def test_ctrl_c_stops_it():
     model = make(vocab=200, hidden=200)
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background jobs inherit that it is ignored
     timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
     timer.start()
     try:
@@ -318,6 +321,7 @@ def test_ctrl_c_stops_it():
     finally:
         timer.cancel()
         timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
 # Score ----------------------------------------------------------------------------------------------------------------
