@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastrnn.backends import available_backends, cpu_info, use_backend
     from fastrnn.checks import FormatError, UnsupportedError
+    from fastrnn.conversion import from_torch
     from fastrnn.dense import Dense
     from fastrnn.files import load
     from fastrnn.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, from_state_dict, warmup
     from fastrnn.model import SequenceModel
     from fastrnn.stream import Stream
     from fastrnn.threads import get_num_threads, set_num_threads
-    from fastrnn.torch import from_torch
     from fastrnn.vocabulary import Vocabulary
 
 __version__ = "0.1.0"
@@ -23,6 +23,7 @@ ARITHMETIC = 2  # the version of the arithmetic contract: the same number, the s
 _HOMES = {
     "backends": ("available_backends", "cpu_info", "use_backend"),
     "checks": ("FormatError", "UnsupportedError"),
+    "conversion": ("from_torch",),
     "dense": ("Dense",),
     "files": ("load",),
     "layers": ("GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "from_state_dict", "warmup"),
@@ -31,7 +32,6 @@ _HOMES = {
     "seq2seq": ("Seq2Seq",),
     "stream": ("Stream",),
     "threads": ("get_num_threads", "set_num_threads"),
-    "torch": ("from_torch",),
     "vocabulary": ("Vocabulary",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -1,83 +1,366 @@
-"""PyTorch's modules as fastrnn's layers. torch is imported when it is used."""
+# mypy: disallow-subclassing-any=False
+"""torch.nn's recurrent modules, run by fastrnn in inference: change the import, or call `accelerate`.
 
-from typing import Any
+A module here is torch's own with another forward. Where nothing needs torch, fastrnn runs the call on the memory of its
+tensors; else torch's forward does, and `report` says why. The weights stay torch's: a packed copy is kept beside them
+and made anew once they change.
+"""
 
-from fastrnn import layers
-from fastrnn.checks import UnsupportedError
-from fastrnn.weights import expected_shapes
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
-__all__ = ["from_torch"]
+import numpy as np
 
-_KINDS = ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell")
+try:
+    import torch
+except ImportError as error:
+    raise ImportError("fastrnn.torch needs torch: pip install 'fastrnn[torch]'") from error
+from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune, remove_weight_norm, rnn
+from torch.nn.utils.weight_norm import WeightNorm
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+from fastrnn import backends, conversion
+
+__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "accelerate", "report"]
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+SAMPLES = 16  # at least so many numbers of each weight are looked at in each call
+_TENSORS = {Tensor, nn.Parameter}
+_warned = False
 
 
-def from_torch(module: Any) -> Any:
-    """Make a layer with the configuration and a copy of the weights of a torch module.
+class _Left(Exception):
+    """Why torch runs a call."""
+
+
+class _Held(NamedTuple):
+    """A layer made from a module's weights, and what tells whether these are still the same."""
+
+    layer: Any
+    samples: list[Array]  # in the memory of the weights, which is theirs as long as these views exist
+    seen: tuple[Any, ...]
+
+
+def _seen(weights: list[Tensor], samples: list[Array]) -> tuple[Any, ...]:
+    """Tell weights from later ones.
+
+    torch counts changes in place, but not those through ``.data``, NumPy or another process: samples show these.
+    """
+    try:
+        return [w.data_ptr() for w in weights], [w._version for w in weights], [part.tobytes() for part in samples]
+    except RuntimeError as error:
+        raise _Left("torch does not count the changes of weights made under inference_mode") from error
+
+
+class _Fast(nn.Module):
+    """What all modules share: which calls fastrnn runs, and with which weights."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """Run the module as torch's forward does: on fastrnn, or where torch is needed there."""
+        counts = self.__dict__.get("_counts") or self.__dict__.setdefault("_counts", [0, 0, ""])
+        try:
+            result = self._run(input, hx)
+        except _Left as left:
+            counts[1] += 1
+            counts[2] = str(left)
+        else:
+            counts[0] += 1
+            return result
+        if isinstance(input, torch.fx.Proxy):  # torch.nn's modules are leaves of a graph
+            target = input.tracer.path_of_module(self)
+            return input.tracer.create_proxy("call_module", target, (input, hx), {})
+        return super().forward(input, hx)
+
+    def _run(self, input: Any, hx: Any) -> Any:
+        """Run a call on fastrnn; _Left where torch has to."""
+        raise NotImplementedError
+
+    def _layer(self, x: Any, states: Sequence[Any]) -> Any:
+        """Return fastrnn's layer of the weights of now, for a call with x and states; _Left where torch runs it."""
+        global _warned
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            raise _Left("it is being traced")
+        if not {type(t) for t in (x, *states)} <= _TENSORS:
+            raise _Left("not all arguments are plain tensors")
+        weights = [w for w in self._parameters.values() if w is not None]
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights)):
+            if not (self.training or _warned):
+                _warned = True
+                message = "autograd is on, so torch runs, not fastrnn: call the model under torch.inference_mode()"
+                warnings.warn(message, stacklevel=6)
+            raise _Left("autograd is on: call it under torch.inference_mode()")
+        if self.training and getattr(self, "dropout", 0) and self.num_layers > 1:
+            raise _Left("dropout is on: call eval()")
+        if torch.is_autocast_enabled("cpu"):
+            raise _Left("autocast is on")
+        if torch._C._functorch.peek_interpreter_stack() is not None or is_in_torch_dispatch_mode():
+            raise _Left("torch.func or a dispatch mode is at work")
+        held: _Held | None = self.__dict__.get("_held")
+        if held is None or _seen(weights, held.samples) != held.seen:
+            held = self.__dict__["_held"] = self._hold(weights)
+        return held.layer
+
+    def _hold(self, weights: list[Tensor]) -> _Held:
+        if list(self._parameters) != self._names():
+            raise _Left("its weights are computed anew in each call: accelerate() makes them parameters")
+        if len({w.dtype for w in weights}) > 1 or not all(w.is_contiguous() for w in weights):
+            raise _Left("its weights are of several dtypes or not contiguous")
+        flat = [_array(w).reshape(-1) for w in weights]
+        samples = [a[:: max(1, a.size // SAMPLES)] for a in flat]
+        seen = _seen(weights, samples)  # before they are copied: a change meanwhile is noticed in the next call
+        return _Held(conversion.from_torch(self), samples, seen)
+
+    def _names(self) -> list[str]:
+        """Names of all parameters, None or not."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        return {name: value for name, value in state.items() if name not in ("_held", "_counts")}
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Return torch's module on the same parameters: torch.jit.script asks for it."""
+        plain = _PLAIN[type(self)]
+        module: nn.Module = plain.__new__(plain)
+        module.__dict__.update(
+            {name: value for name, value in self.__dict__.items() if name not in ("_held", "_counts")}
+        )
+        return module
+
+
+def _array(t: Tensor) -> Array:
+    """Return the memory of a tensor as an array."""
+    try:
+        a: Array = t.numpy()
+    except RuntimeError:  # it requires grad, or is a negative view
+        a = t.detach().resolve_neg().numpy()
+    except TypeError as error:
+        raise _Left("not all tensors are dense, of a dtype that NumPy has, and in the CPU's memory") from error
+    return a if a.flags.aligned else a.copy()
+
+
+def _advance(
+    layer: Any, x: Array, states: list[Array], axes: tuple[int, ...], lengths: Array | None, y: Array
+) -> list[Array]:
+    """Run a layer on x (T, B, I) and y (T, B, O), of any stride; states (*axes, size) -> final states, alike."""
+    shapes = [(*axes, size) for size in layer._state_sizes]
+    if (states and [a.shape for a in states] != shapes) or not x.size:
+        raise _Left("torch refuses such shapes")
+    if x.dtype is not layer.dtype or any(a.dtype is not layer.dtype for a in states):
+        raise _Left("not all is float32, or not all is float64")
+    if x.strides[2] != x.itemsize:
+        x = np.ascontiguousarray(x)
+    start = layer._start(x.shape[1])
+    final = [np.empty(shape, layer.dtype) for shape in shapes]
+    out = tuple([a.reshape(s.shape) for a, s in zip(final, start, strict=True)])
+    if states:
+        start = tuple([np.ascontiguousarray(a).reshape(s.shape) for a, s in zip(states, start, strict=True)])
+    run = layer._runners.get(backends.current()) or layer._prepare()
+    run(x, start, lengths, y, out, torch.get_num_threads())
+    return final
+
+
+def _states(hx: Any, pair: bool) -> Sequence[Any]:
+    """Return h, or h and c, as a sequence: empty for None."""
+    if hx is None:
+        return ()
+    if isinstance(hx, (tuple, list)) != pair:
+        raise _Left("torch refuses such states")
+    return hx if pair else (hx,)
+
+
+def _tensors(final: list[Array]) -> Any:
+    if len(final) == 1:
+        return torch.from_numpy(final[0])
+    return torch.from_numpy(final[0]), torch.from_numpy(final[1])
+
+
+class _Layer(_Fast):
+    """RNN, LSTM and GRU."""
+
+    def _names(self) -> list[str]:
+        names: list[str] = self._flat_weights_names
+        return names
+
+    def _run(self, input: Any, hx: Any) -> Any:
+        states = _states(hx, isinstance(self, nn.LSTM))
+        packed = isinstance(input, rnn.PackedSequence)
+        data = input.data if packed else input
+        layer = self._layer(data, states)
+        x, states = _array(data), [_array(t) for t in states]
+        if x.ndim not in ((2,) if packed else (2, 3)) or x.shape[-1] != self.input_size:
+            raise _Left("torch refuses such shapes")
+        if packed:
+            return self._run_packed(layer, input, x, states)
+        y = np.empty((*x.shape[:-1], layer._output_size), x.dtype)
+        if x.ndim == 2:
+            final = _advance(layer, x[:, None], states, (layer._stacked,), None, y[:, None])
+        elif self.batch_first:
+            shape = (layer._stacked, x.shape[0])
+            final = _advance(layer, x.transpose(1, 0, 2), states, shape, None, y.transpose(1, 0, 2))
+        else:
+            final = _advance(layer, x, states, (layer._stacked, x.shape[1]), None, y)
+        return torch.from_numpy(y), _tensors(final)
+
+    def _run_packed(self, layer: Any, input: rnn.PackedSequence, data: Array, states: list[Array]) -> Any:
+        sizes, order, back = input.batch_sizes.numpy(), input.sorted_indices, input.unsorted_indices
+        valid = np.arange(sizes[0]) < sizes[:, None]  # (T, B): the rows of data, in their order
+        x = np.zeros((*valid.shape, self.input_size), data.dtype)
+        x[valid] = data
+        y = np.empty((*valid.shape, layer._output_size), data.dtype)
+        if order is not None:
+            states = [a.take(order.numpy(), 1) for a in states]
+        final = _advance(layer, x, states, (layer._stacked, x.shape[1]), valid.sum(0), y)
+        if back is not None:
+            final = [a.take(back.numpy(), 1) for a in final]
+        result = rnn.PackedSequence(torch.from_numpy(y[valid]), input.batch_sizes, order, back)
+        return result, _tensors(final)
+
+
+class _Cell(_Fast):
+    """RNNCell, LSTMCell and GRUCell."""
+
+    def _names(self) -> list[str]:
+        return ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
+
+    def _run(self, input: Any, hx: Any) -> Any:
+        states = _states(hx, isinstance(self, nn.LSTMCell))
+        layer = self._layer(input, states)
+        x, states = _array(input), [_array(t) for t in states]
+        axes = x.shape[:-1]
+        if len(axes) > 1 or x.shape[-1:] != (self.input_size,):
+            raise _Left("torch refuses such shapes")
+        x = x.reshape(1, -1, self.input_size)
+        y = np.empty((1, x.shape[1], self.hidden_size), x.dtype)
+        return _tensors(_advance(layer, x, states, axes, None, y))
+
+
+class RNN(_Layer, nn.RNN):
+    """torch.nn.RNN, run by fastrnn in inference."""
+
+
+class LSTM(_Layer, nn.LSTM):
+    """torch.nn.LSTM, run by fastrnn in inference."""
+
+
+class GRU(_Layer, nn.GRU):
+    """torch.nn.GRU, run by fastrnn in inference."""
+
+
+class RNNCell(_Cell, nn.RNNCell):
+    """torch.nn.RNNCell, run by fastrnn in inference."""
+
+
+class LSTMCell(_Cell, nn.LSTMCell):
+    """torch.nn.LSTMCell, run by fastrnn in inference."""
+
+
+class GRUCell(_Cell, nn.GRUCell):
+    """torch.nn.GRUCell, run by fastrnn in inference."""
+
+
+_FAST: dict[Any, Any] = {kind.__bases__[1]: kind for kind in (RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell)}
+_PLAIN = {fast: plain for plain, fast in _FAST.items()}
+
+
+def accelerate(model: nn.Module) -> nn.Module:
+    """Turn every recurrent module of a model into fastrnn's, in place.
+
+    A module stays the same object: parameters, hooks and references to it stay. Weights that are recomputed at each
+    call (weight norm, other parametrizations, pruning) are replaced by what they are now.
 
     Parameters
     ----------
-    module : torch.nn.RNN, LSTM, GRU, RNNCell, LSTMCell or GRUCell
-        On any device, training or not. Weight-normalised, pruned and parametrized weights are taken as the module would
-        use them now.
+    model : torch.nn.Module
+        Such as ``torch.nn.LSTM``, or one that has such modules at any depth.
 
     Returns
     -------
-    RNN, LSTM, GRU, RNNCell, LSTMCell or GRUCell
-        In float64 for a float64 module, else in float32.
+    torch.nn.Module
+        The model itself.
 
     Raises
     ------
     TypeError
-        For what is no torch module.
-    UnsupportedError
-        For other modules, and for subclasses with a forward of their own.
+        For what is no module.
 
     Examples
     --------
-    >>> import torch, fastrnn
-    >>> fastrnn.from_torch(torch.nn.LSTM(3, 4, batch_first=True))
-    LSTM(3, 4, batch_first=True)
+    >>> import torch, fastrnn.torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.GRU(4, 5))
+    >>> fastrnn.torch.accelerate(model) is model
+    True
+    >>> with torch.inference_mode():
+    ...     y, h = model(torch.ones(7, 2, 3))
+    >>> fastrnn.torch.report(model)
+    [('1', 'fast', '', 1, 0)]
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError("from_torch needs torch: pip install 'fastrnn[torch]'") from error
-    if not isinstance(module, torch.nn.Module):
-        raise TypeError(f"module must be one of torch.nn's {', '.join(_KINDS)}, got {type(module).__name__}")
-    kind = next((kind for kind in _KINDS if isinstance(module, getattr(torch.nn, kind))), None)
-    if kind is None:
-        inner = [name for name, m in module.named_modules() if isinstance(m, (torch.nn.RNNBase, torch.nn.RNNCellBase))]
-        cure = f": pass one of its recurrent modules ({', '.join(inner[:8])})" if inner else ""
-        raise UnsupportedError(
-            f"module must be one of torch.nn's {', '.join(_KINDS)}, got {type(module).__name__}{cure}"
-        )
-    if type(module).forward is not getattr(torch.nn, kind).forward:
-        raise UnsupportedError(f"{type(module).__name__} has a forward of its own, which fastrnn would not run")
-    names = ["input_size", "hidden_size", "bias"]
-    if kind in ("RNN", "LSTM", "GRU"):
-        names += ["num_layers", "batch_first", "dropout", "bidirectional"]
-    config = {name: getattr(module, name) for name in names}
-    if kind == "LSTM":
-        config["proj_size"] = module.proj_size
-    elif kind == "RNN":
-        config["nonlinearity"] = module.mode.removeprefix("RNN_").lower()
-    elif kind == "RNNCell":
-        config["nonlinearity"] = module.nonlinearity
-    w_ih = module.weight_ih if kind.endswith("Cell") else module.weight_ih_l0
-    config["dtype"] = "float64" if w_ih.dtype == torch.float64 else "float32"
-    layer = getattr(layers, kind)(**config)
-    fresh = _recomputed(module)
-    return layer.load_state_dict(
-        {name: fresh.get(name, getattr(module, name)) for name in expected_shapes(layer._sizes)}
-    )
+    for module in _checked(model).modules():
+        if parametrize.type_before_parametrizations(module) in _FAST:
+            _materialise(module)
+            module.__class__ = _FAST[type(module)]
+    return model
 
 
-def _recomputed(module: Any) -> dict[str, Any]:
-    """Weights that hooks compute before each forward: the attributes hold what the last forward saw."""
-    from torch.nn.utils.prune import BasePruningMethod
-    from torch.nn.utils.weight_norm import WeightNorm
+def report(model: nn.Module) -> list[tuple[str, str, str, int, int]]:
+    """Tell which recurrent modules of a model fastrnn runs.
 
-    hooks = module._forward_pre_hooks.values()
-    normalised = {hook.name: hook.compute_weight(module) for hook in hooks if isinstance(hook, WeightNorm)}
-    pruned = {hook._tensor_name: hook.apply_mask(module) for hook in hooks if isinstance(hook, BasePruningMethod)}
-    return normalised | pruned
+    Parameters
+    ----------
+    model : torch.nn.Module
+        After `accelerate`, or with modules of `fastrnn.torch`.
+
+    Returns
+    -------
+    list of (name, state, reason, fast_calls, fallback_calls)
+        One for each recurrent module, by its name in the model, "" for the model itself. State is "fast" for a module
+        of `fastrnn.torch`, with the reason why torch's forward ran its last call that did; "left" for others, with the
+        reason why they are.
+
+    Raises
+    ------
+    TypeError
+        For what is no module.
+    """
+    rows = []
+    for name, module in _checked(model).named_modules():
+        if isinstance(module, _Fast):
+            fast, left, reason = module.__dict__.get("_counts", (0, 0, ""))
+            rows.append((name, "fast", reason, fast, left))
+        elif reason := _why_left(module):
+            rows.append((name, "left", reason, 0, 0))
+    return rows
+
+
+def _checked(model: Any) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+
+def _why_left(module: nn.Module) -> str:
+    """Return why a recurrent module is not one of ours, "" for other modules."""
+    if isinstance(module, torch.jit.ScriptModule):
+        names = [kind.__name__ for kind in _FAST]
+        return "it is TorchScript: accelerate the model that it was made from" if module.original_name in names else ""
+    if parametrize.type_before_parametrizations(module) in _FAST:
+        return "accelerate was not called"
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        return f"{type(module).__name__} is a class of its own"
+    if type(module).__module__.startswith("torch.ao.nn.quantized") and hasattr(module, "hidden_size"):
+        return "its weights are quantized"
+    return ""
+
+
+def _materialise(module: Any) -> None:
+    """Replace weights that are recomputed at each call by parameters."""
+    for name in list(getattr(module, "parametrizations", ())):
+        parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    for hook in list(module._forward_pre_hooks.values()):
+        if isinstance(hook, WeightNorm):
+            remove_weight_norm(module, hook.name)
+        elif isinstance(hook, prune.BasePruningMethod):
+            prune.remove(module, hook._tensor_name)

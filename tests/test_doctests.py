@@ -21,7 +21,7 @@ PAGES = sorted(page for page in (TREE / "docs").glob("*.md") if BLOCK.search(pag
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
-    needed = {"fastrnn.torch": "torch", "fastrnn.plot": "matplotlib"}.get(name)
+    needed = {"fastrnn.conversion": "torch", "fastrnn.torch": "torch", "fastrnn.plot": "matplotlib"}.get(name)
     if needed:
         pytest.importorskip(needed)
     if name.startswith("fastrnn.numba_kernels"):
