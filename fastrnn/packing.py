@@ -8,6 +8,8 @@ groups in block ``q // U``, element (unit u, gate g, column k) of ``w_x`` and ``
     (q // U) * U*K*G*lanes  +  ((k*U_b + q % U)*G + g)*lanes  +  u % lanes
 """
 
+import contextlib
+import mmap
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -22,6 +24,8 @@ __all__ = ["PackedPhase", "aligned_zeros", "pack", "pack_dense", "table_bytes", 
 # The most that tables of an embedding may take. Even from memory a row of sums comes faster than it is computed from
 # I = 48 on, so it is not speed that ends it: this holds 16 000 words for an LSTM of 256, all bytes for one of 16 000.
 MOST_TABLE_BYTES = 64 * 1024 * 1024
+HUGE_PAGE = 2 * 1024 * 1024
+LARGE_BYTES = 128 * 1024  # arrays from here on lie on huge pages
 
 
 class PackedPhase(NamedTuple):
@@ -36,9 +40,33 @@ class PackedPhase(NamedTuple):
 def aligned_zeros(size: int, dtype: npt.DTypeLike) -> np.ndarray:
     """Return ``numpy.zeros(size, dtype)`` that starts on a multiple of 64 bytes, which NumPy does not promise."""
     dtype = np.dtype(dtype)
-    raw = np.zeros(size * dtype.itemsize + 2 * GROUP_BYTES, np.uint8)
+    used = -(-size * dtype.itemsize // GROUP_BYTES) * GROUP_BYTES + GROUP_BYTES  # empty arrays are aligned too
+    raw = _huge_pages(used) if used >= LARGE_BYTES else np.zeros(used + GROUP_BYTES, np.uint8)
     start = -raw.ctypes.data % GROUP_BYTES
-    return raw[start : start + size * dtype.itemsize + GROUP_BYTES].view(dtype)[:size]  # empty arrays are aligned too
+    return raw[start : start + used].view(dtype)[:size]
+
+
+_left: list[np.ndarray] = []  # what the newest mapping has left, if anything; pop and append need no lock
+
+
+def _huge_pages(size: int) -> np.ndarray:
+    """Return zeros on huge pages, where the system gives them, which small arrays share.
+
+    One row's step walks all weights, and each of their small pages costs it a look into the page tables: LSTM 128 is
+    1.8 % faster so.
+    """
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return np.zeros(size + GROUP_BYTES, np.uint8)
+    page = _left.pop() if _left else np.empty(0, np.uint8)
+    if len(page) < size:
+        length = -(-size // HUGE_PAGE) * HUGE_PAGE
+        memory = mmap.mmap(-1, length + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        page = np.frombuffer(memory, np.uint8)
+        page = page[-page.ctypes.data % HUGE_PAGE :][:length]
+    _left[:] = [page[size:]]
+    return page[:size]
 
 
 def pack(variant_name: str, weights: Weights, dtype: npt.DTypeLike) -> tuple[PackedPhase, ...]:

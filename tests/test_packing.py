@@ -1,5 +1,8 @@
 """Packed blocks against the written formula of their layout."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import cases
 import numpy as np
 import pytest
@@ -103,3 +106,30 @@ def test_aligned_zeros(size):
         assert array.dtype == dtype
         assert array.ctypes.data % GROUP_BYTES == 0
         assert not array.any()
+
+
+def test_large_arrays_share_pages_and_nothing_else():
+    """Written ones do not show in those that come later, from several threads too."""
+
+    def fill(value):
+        arrays = [aligned_zeros(size, np.float32) for size in (40_000, 700_000, 33_001) for _ in range(8)]
+        assert not any(array.any() for array in arrays)
+        for k, array in enumerate(arrays):
+            array[:] = 100 * value + k + 1
+        return [(array, 100 * value + k + 1) for k, array in enumerate(arrays)]
+
+    with ThreadPoolExecutor(4) as pool:
+        filled = [pair for pairs in pool.map(fill, range(16)) for pair in pairs]
+    assert all((array == value).all() and array.ctypes.data % GROUP_BYTES == 0 for array, value in filled)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's /proc")
+def test_dropped_arrays_give_their_pages_back():
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    for _ in range(200):
+        aligned_zeros(500_000, np.float32)[:] = 1  # 400 MB in all
+    assert resident() - before < 100e6
