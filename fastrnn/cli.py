@@ -79,6 +79,39 @@ def _loaded(path: str) -> Any:
     return model
 
 
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    from fastrnn._bench.command import size, threads
+
+    def shape(text: str) -> tuple[int, ...]:
+        return tuple(map(size, text.split(",")))
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1
+        if not value >= 0:
+            raise argparse.ArgumentTypeError(f"must be a number from 0, got {text!r}")
+        return value
+
+    parser.add_argument(
+        "factory",
+        metavar="MODULE:FACTORY",
+        help="such as package.module:factory: a function that returns the model, or (model, inputs), inputs being a "
+        "tensor, a tuple of positional arguments or a dict of keyword arguments",
+    )
+    parser.add_argument("--against", choices=("torch",), default="torch", help="default: torch")
+    parser.add_argument(
+        "--input", type=shape, metavar="SHAPE", help="such as 100,1,64: normal noise, for a model alone"
+    )
+    parser.add_argument("--input-ids", type=size, metavar="VOCAB", help="fill --input with ids below VOCAB instead")
+    parser.add_argument("--threads", type=threads, default=1, help="to time with: a number, or all; default: 1")
+    parser.add_argument(
+        "--tolerance", type=number, default=1e-5, help="of the largest value of an output, default: 1e-5"
+    )
+    parser.add_argument("--seconds", type=number, default=8, help="to time for, unless a call is slow; default: 8")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -90,7 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0; 1 for an error, which is printed, and where the demo's checks fail; 130 after Ctrl-C.
+        The exit code: 0; 1 for an error, which is printed, and where the demo's or the check's checks fail; 130 after
+        Ctrl-C.
 
     Raises
     ------
@@ -115,10 +149,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for command in (generate, classify):
         command.add_argument("--model", metavar="FILE", help="a saved SequenceModel (default: one of the demo)")
     bench = commands.add_parser("bench", help="time one shape, or one saved layer, beside other engines")
-    if (sys.argv[1:] if argv is None else argv)[:1] == ["bench"]:  # the others need not import what this one does
+    check = commands.add_parser("check", help="run a torch model of yours on torch and on fastrnn, and compare")
+    first = (sys.argv[1:] if argv is None else argv)[:1]  # the others need not import what these two do
+    if first == ["bench"]:
         from fastrnn._bench.command import add_arguments
 
         add_arguments(bench)
+    if first == ["check"]:
+        _check_arguments(check)
     args = parser.parse_args(argv)
     try:
         if args.command == "info":
@@ -128,6 +166,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from fastrnn._bench.command import run as compare
 
             return compare(args)
+        if args.command == "check":
+            from fastrnn.comparison import run as compare_models
+
+            return compare_models(args)
         if args.command == "generate":
             return write(args)
         if args.command == "classify":

@@ -258,6 +258,6 @@ def test_plots_that_cannot_be_written_are_refused_first(capsys, monkeypatch):
 
 
 def test_times_have_units():
-    from fastrnn._bench.command import _time
+    from fastrnn._bench.command import duration
 
-    assert [_time(seconds) for seconds in (2.5, 3e-3, 4.25e-5, 5e-9)] == ["2.5 s", "3 ms", "42.5 us", "5 ns"]
+    assert [duration(seconds) for seconds in (2.5, 3e-3, 4.25e-5, 5e-9)] == ["2.5 s", "3 ms", "42.5 us", "5 ns"]

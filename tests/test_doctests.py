@@ -21,9 +21,10 @@ PAGES = sorted(page for page in (TREE / "docs").glob("*.md") if BLOCK.search(pag
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
-    needed = {"fastrnn.conversion": "torch", "fastrnn.torch": "torch", "fastrnn.plot": "matplotlib"}.get(name)
-    if needed:
-        pytest.importorskip(needed)
+    needed = dict.fromkeys(("fastrnn.comparison", "fastrnn.conversion", "fastrnn.torch"), "torch")
+    needed["fastrnn.plot"] = "matplotlib"
+    if name in needed:
+        pytest.importorskip(needed[name])
     if name.startswith("fastrnn.numba_kernels"):
         pytest.importorskip("numba")
     finder = doctest.DocTestFinder(exclude_empty=True)

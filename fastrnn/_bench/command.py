@@ -4,6 +4,7 @@ import argparse
 import importlib.metadata
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fastrnn._bench.engines import PEERS, obstacle, ours
 from fastrnn._bench.problems import GATES, Problem, Row, problem
 from fastrnn._bench.workers import Crew
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "duration", "machine", "print_load", "print_table", "run", "size", "threads"]
 
 AGAINST = (*(peer for peer in PEERS if peer != "torch-padded"), "numba")
 SHAPE = {"cell": "lstm", "input": None, "hidden": 128, "layers": 1, "bidirectional": False, "dtype": "float32"}
@@ -26,14 +27,14 @@ BUSY = 0.5  # load average from which the figures are doubtful
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; those of SHAPE have no default, for a saved model fixes them."""
     parser.add_argument("--cell", choices=tuple(GATES), help="default: lstm")
-    parser.add_argument("--input", type=_size, help="input size, default: that of --hidden")
-    parser.add_argument("--hidden", type=_size, help="default: 128")
-    parser.add_argument("--layers", type=_size, help="default: 1")
+    parser.add_argument("--input", type=size, help="input size, default: that of --hidden")
+    parser.add_argument("--hidden", type=size, help="default: 128")
+    parser.add_argument("--layers", type=size, help="default: 1")
     parser.add_argument("--bidirectional", action="store_true", default=None)
-    parser.add_argument("--batch", type=_size, default=1, help="default: 1")
-    parser.add_argument("--steps", type=_size, default=100, help="default: 100; 1: from a given state")
+    parser.add_argument("--batch", type=size, default=1, help="default: 1")
+    parser.add_argument("--steps", type=size, default=100, help="default: 100; 1: from a given state")
     parser.add_argument("--dtype", choices=tuple(ratios.TOLERANCE), help="default: float32")
-    parser.add_argument("--threads", type=_threads, default=1, help="a number, or all; default: 1")
+    parser.add_argument("--threads", type=threads, default=1, help="a number, or all; default: 1")
     parser.add_argument(
         "--against",
         type=_engines,
@@ -87,19 +88,15 @@ def run(args: argparse.Namespace) -> int:
             ratio = ratios.compare(mine, other, BUDGET, rounds=1)
             spread = f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})"
             agreed = f"{found.fraction:.2%}, within {found.difference:.1e}"
-            lines.append((label, _time(ratio.other), _time(ratio.other / row.steps), spread, agreed))
+            lines.append((label, duration(ratio.other), duration(ratio.other / row.steps), spread, agreed))
             shown.append((label, {"ratio": ratio.median}))
             different += [name] if found.fraction < 1 else []
             bar.update()
-    print(*_heading(row), sep="\n", end="\n\n")
-    columns = [("engine", "a call", "a step", "time over fastrnn's", "outputs that agree"), *lines]
-    widths = [max(map(len, column)) for column in zip(*columns, strict=True)]
-    for line in columns:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    print(_title(row), machine(AGAINST), sep="\n", end="\n\n")
+    width = print_table([("engine", "a call", "a step", "time over fastrnn's", "outputs that agree"), *lines])
     for name, reason in reasons.items():
-        print(f"{name.ljust(widths[0])}  {reason}")
-    if os.getloadavg()[0] > BUSY:
-        print(f"\nThe load average is {os.getloadavg()[0]:.1f}: the figures hold on a quiet machine only.")
+        print(f"{name.ljust(width)}  {reason}")
+    print_load()
     if args.plot:
         plots.dots(args.plot, f"Time over fastrnn's: {_title(row)}", shown, line=1)
     if different:
@@ -166,31 +163,49 @@ def _title(row: Row) -> str:
     return ", ".join(parts)
 
 
-def _heading(row: Row) -> list[str]:
+def machine(packages: Sequence[str]) -> str:
+    """Say what runs: the processor, its tier, and the versions of those packages that are installed."""
     cpu = fastrnn.cpu_info()
     versions = [f"fastrnn {fastrnn.__version__}"]
-    for name in ("numpy", *AGAINST):
+    for name in ("numpy", *packages):
         try:
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    return [_title(row), f"{cpu['model']}, tier {cpu['tier']}; {', '.join(versions)}"]
+    return f"{cpu['model']}, tier {cpu['tier']}; {', '.join(versions)}"
 
 
-def _time(seconds: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds >= size:
-            return f"{seconds / size:.4g} {unit}"
+def print_table(lines: Sequence[tuple[str, ...]]) -> int:
+    """Print lines in columns and return the first one's width."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    return widths[0]
+
+
+def print_load() -> None:
+    """Say where others use the machine too."""
+    if os.getloadavg()[0] > BUSY:
+        print(f"\nThe load average is {os.getloadavg()[0]:.1f}: the figures hold on a quiet machine only.")
+
+
+def duration(seconds: float) -> str:
+    """Write seconds in their unit."""
+    for unit, length in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= length:
+            return f"{seconds / length:.4g} {unit}"
     return f"{seconds * 1e9:.4g} ns"
 
 
-def _size(text: str) -> int:
+def size(text: str) -> int:
+    """Read a whole number from 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
     return int(text)
 
 
-def _threads(text: str) -> int:
+def threads(text: str) -> int:
+    """Read a number of threads."""
     cpus: int = fastrnn.cpu_info()["cpus"]
     if text == "all":
         return cpus
