@@ -48,9 +48,12 @@ def check_dense(activation, dtype="float32"):
 """
 
 
-def run(script, tmp_path, *arguments, **environment):
-    """Run a script after PROBLEMS with the arguments, and with a Numba cache of its own; return what it printed."""
-    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), **environment}
+def run(script, cache, *arguments, **environment):
+    """Run a script after PROBLEMS with the arguments, with a Numba cache of its own or, for None, that of other tests.
+
+    Return what it printed.
+    """
+    env = {**os.environ, **({"NUMBA_CACHE_DIR": str(cache)} if cache else {}), **environment}
     command = [sys.executable, "-c", PROBLEMS + textwrap.dedent(script), os.path.dirname(__file__), *arguments]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -89,30 +92,34 @@ def test_a_callers_fastmath_stays_outside(tmp_path):
         def activation_caller(k, x, out, work):
             run_activation(k, x, out, work)
 
-        numba_kernels._compiled = lambda kind, dtype: caller
-        numba_kernels._compiled_dense = lambda activation, dtype: dense_caller
-        numba_kernels._compiled_activation = lambda activation, dtype: activation_caller
+        # compiled in their place, from the same types: what they leave in the cache is what the next process looks for
+        numba_kernels.run_rows, numba_kernels.run_dense, numba_kernels.run_activation = (
+            caller, dense_caller, activation_caller)
         for variant in SHARE_NO_PHASE:
             plan, data, expected = problem(variant)
             check(results(plan, numba_kernels.prepare(plan), *data), expected)
         for activation in ("softmax", "log_softmax"):
             check_dense(activation)
         for entry in (run_rows, run_dense, run_activation):
-            assert entry.signatures
+            assert entry.signatures and not entry.stats.cache_hits
             for ir in entry.inspect_llvm().values():
                 assert not re.search(r"= f(add|sub|mul|div|cmp|neg) (fast|nnan|ninf|nsz|arcp|contract|afn|reassoc)", ir)
                 assert not re.search(r"call (fast|nnan|ninf|nsz|arcp|contract|afn|reassoc)", ir)
         """,
         tmp_path,
     )
-    assert any((tmp_path / "cache").rglob("*.nbi"))
     run(
         """
+        from fastrnn.numba_kernels.dense import run_activation, run_dense
+        from fastrnn.numba_kernels.layers import run_rows
+
         for variant in SHARE_NO_PHASE:
             plan, data, expected = problem(variant)
             check(results(plan, numba_kernels.prepare(plan), *data), expected)
         for activation in ("softmax", "log_softmax"):
             check_dense(activation)
+        for entry in (run_rows, run_dense, run_activation):
+            assert entry.stats.cache_hits and not entry.stats.cache_misses
         """,
         tmp_path,
     )
@@ -175,7 +182,7 @@ def test_another_version_is_another_type(tmp_path):
 
 
 @pytest.mark.parametrize("layer", ["workqueue", "omp", "tbb"])
-def test_threading_layers(layer, tmp_path):
+def test_threading_layers(layer):
     """The parallel twin: its bits, launches from several threads at once, and the serial twin in a forked child."""
     printed = run(
         """
@@ -216,7 +223,7 @@ def test_threading_layers(layer, tmp_path):
         assert os.waitpid(child, 0)[1] == 0
         check(results(plan, parallel, *data), expected)
         """,
-        tmp_path,
+        None,
         NUMBA_THREADING_LAYER=layer,
     )
     if printed.startswith("absent"):
@@ -224,7 +231,7 @@ def test_threading_layers(layer, tmp_path):
     assert printed.strip() == layer
 
 
-def test_the_parallel_twin_takes_any_number_of_threads(tmp_path):
+def test_the_parallel_twin_takes_any_number_of_threads():
     run(
         """
         numba_kernels._PARALLEL_WORK = 0
@@ -234,5 +241,5 @@ def test_the_parallel_twin_takes_any_number_of_threads(tmp_path):
                 run = functools.partial(numba_kernels.prepare(plan), threads=threads)
                 check(results(plan, run, *data), expected)
         """,
-        tmp_path,
+        None,
     )

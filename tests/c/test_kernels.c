@@ -133,29 +133,38 @@ static void run_phase(const fastrnn_kernels *kernels, int kind, const fastrnn_ph
     free(starts), free(sums);
 }
 
-/* Steps of a cell by its phases; h and c of the rows become the next. */
-static void run_cell(const fastrnn_kernels *kernels, const cell *w, manner how, int rows, real **x, real **h, real **c) {
-    const int lstm = is(w, "lstm") || is(w, "lstm_proj"), before = is(w, "gru_before");
-    const int kind = lstm ? FASTRNN_LSTM : before ? FASTRNN_GRU_RESET : is(w, "gru") ? FASTRNN_GRU : FASTRNN_RNN;
-    const int second = w->P ? FASTRNN_PROJECT : before ? FASTRNN_GRU_NEW : FASTRNN_PHASES;
-    const fastrnn_phase p = make_phase(kind, w, 0);
+/* The one or two phases of a cell, and their kinds. */
+typedef struct {
+    int count, kinds[2];
+    fastrnn_phase phases[2];
+} phases_of_cell;
+
+static phases_of_cell make_phases(const cell *w) {
+    const int before = is(w, "gru_before");
+    phases_of_cell of = {.count = w->P || before ? 2 : 1};
+    of.kinds[0] = strncmp(w->variant, "lstm", 4) == 0 ? FASTRNN_LSTM : before ? FASTRNN_GRU_RESET : is(w, "gru") ? FASTRNN_GRU : FASTRNN_RNN;
+    of.kinds[1] = before ? FASTRNN_GRU_NEW : FASTRNN_PROJECT;
+    for (int i = 0; i < of.count; i++) of.phases[i] = make_phase(of.kinds[i], w, i && before ? 2 : 0);
+    return of;
+}
+
+/* A step of a cell by its phases; h and c of the rows become the next. */
+static void run_cell(const fastrnn_kernels *kernels, const cell *w, const phases_of_cell *of, manner how, int rows, real **x, real **h, real **c) {
+    const int lstm = of->kinds[0] == FASTRNN_LSTM, before = of->kinds[0] == FASTRNN_GRU_RESET;
     const ptrdiff_t stride = (ptrdiff_t)groups_of(w->H) * GROUP;
     real *state = lstm || before ? packed(rows * stride) : NULL, **out = make_rows(rows, w->H);
     for (int r = 0; lstm && r < rows; r++) memcpy(state + r * stride, c[r], (size_t)w->H * sizeof *state);
-    run_phase(kernels, kind, &p, how, rows, x, h, h, out, state, stride);
-    if (second != FASTRNN_PHASES) {
-        const fastrnn_phase p2 = make_phase(second, w, before ? 2 : 0);
+    run_phase(kernels, of->kinds[0], &of->phases[0], how, rows, x, h, h, out, state, stride);
+    if (of->count == 2) {
         real **last = make_rows(rows, w->R);
-        run_phase(kernels, second, &p2, how, rows, x, out, h, last, state, stride);
+        run_phase(kernels, of->kinds[1], &of->phases[1], how, rows, x, out, h, last, state, stride);
         free_rows(out, rows);
         out = last;
-        free_phase(p2);
     }
     for (int r = 0; r < rows; r++) memcpy(h[r], out[r], (size_t)w->R * sizeof *h[r]);
     for (int r = 0; lstm && r < rows; r++) memcpy(c[r], state + r * stride, (size_t)w->H * sizeof *state);
     free_rows(out, rows);
     free(state);
-    free_phase(p);
 }
 
 /* Cases ---------------------------------------------------------------------------------------------------------------- */
@@ -189,6 +198,7 @@ static void check(const char *variant, const char *activation, int I, int H, int
         for (int r = 0; r < rows; r++) cell_step(&w, x[step * rows + r], h[r], c[r]);
     for (int r = 0; r < rows; r++)
         for (int i = 0; i < w.R; i++) add_to_checksum(h[r][i]);
+    const phases_of_cell of = make_phases(&w);
     for (int tier = 0; tier < FASTRNN_TIERS; tier++) {
         const fastrnn_kernels *kernels = fastrnn_get_kernels(tier, DTYPE);
         if (!kernels) continue;
@@ -196,12 +206,13 @@ static void check(const char *variant, const char *activation, int I, int H, int
             const manner how = {cuts >> 2, cuts >> 1 & 1, cuts & 1};
             draw_rows(seed, 1, state_shift, rows, w.R, h_kernel);
             draw_rows(seed, 2, state_shift, rows, H, c_kernel);
-            for (int step = 0; step < STEPS; step++) run_cell(kernels, &w, how, rows, x + step * rows, h_kernel, c_kernel);
+            for (int step = 0; step < STEPS; step++) run_cell(kernels, &w, &of, how, rows, x + step * rows, h_kernel, c_kernel);
             compare(fastrnn_tier_name(tier), &w, rows, how, w.R, h, h_kernel, "h");
             if (strncmp(variant, "lstm", 4) == 0) compare(fastrnn_tier_name(tier), &w, rows, how, H, c, c_kernel, "c");
         }
     }
     free_rows(x, rows * STEPS), free_rows(h, rows), free_rows(c, rows), free_rows(h_kernel, rows), free_rows(c_kernel, rows);
+    for (int i = 0; i < of.count; i++) free_phase(of.phases[i]);
     free_cell(w);
 }
 
