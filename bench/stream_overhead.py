@@ -1,6 +1,7 @@
-"""What a step of a stream costs beyond its kernels: `Stream.step` against a loop in C over the same steps, interleaved.
+"""What a step of a stream costs beyond its kernels: `step` against a loop in C over the same steps, interleaved.
 
-The loop's steps, `Stepper.advance`, hold the kernels of all phases, the copy of the new state and nothing else.
+The loop's steps, `advance` for a layer and `walk` for a model, hold the kernels of all phases, the copy of the new
+state and nothing else. All on one thread.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -25,15 +27,29 @@ def block(work: Callable[[int], None], count: int) -> float:
     return (time.perf_counter_ns() - start) / count
 
 
-def overheads(cell: str, hidden: int, batch: int | None) -> tuple[float, ...]:
-    """Median nanoseconds: a step of the loop in C, and what step(x, out=out) and step(x) take beyond it."""
-    stream = LAYERS[cell](hidden, hidden, backend="cython").init().stream(batch)
+def layer(cell: str, hidden: int, batch: int | None) -> tuple[Any, Any, Any, np.ndarray]:
+    """Return a layer's stream, x for its step and for its loop in C, and the result of one."""
+    stream = LAYERS[cell](hidden, hidden, backend="cython", num_threads=1).init().stream(batch)
     x = np.random.default_rng(0).standard_normal((*([batch] if batch else []), hidden), np.float32)
-    out = np.empty_like(x)
-    step = stream.step
+    return stream, x, x.reshape(-1, hidden), stream.step(x)
+
+
+def model(cell: str, hidden: int, batch: int | None, vocab: int) -> tuple[Any, Any, Any, np.ndarray]:
+    """Return the same of a model: ids, two layers, and the softmax over as many."""
+    recurrent = LAYERS[cell](vocab, hidden, 2, backend="cython", num_threads=1).init()
+    head = fastrnn.Dense(np.random.default_rng(0).normal(size=(vocab, hidden)), np.zeros(vocab), "softmax")
+    stream = fastrnn.SequenceModel(recurrent, embedding="one_hot", head=head).stream(batch)
+    x = np.arange(batch) % vocab if batch else 1
+    return stream, x, x, stream.step(x)
+
+
+def overheads(stream: Any, x: Any, rows: Any, y: np.ndarray) -> tuple[float, ...]:
+    """Median nanoseconds: a step of the loop in C, and what step(x, out=out) and step(x) take beyond it."""
+    out, step = np.empty_like(y), stream.step
+    in_c = out.reshape(-1, out.shape[-1])
 
     def compiled(count: int) -> None:
-        stream._repeat(x.reshape(-1, hidden), out.reshape(-1, hidden), count)
+        stream._repeat(rows, in_c, count)
 
     def given(count: int) -> None:
         for _ in range(count):
@@ -65,11 +81,13 @@ def main() -> None:
     parser.add_argument("--cell", choices=LAYERS, default="lstm")
     parser.add_argument("--hidden", type=int, nargs="+", default=[8, 16, 64, 128], help="H, and I")
     parser.add_argument("--batch", type=int, help="N; without it streams without an axis for it")
+    parser.add_argument("--vocab", type=int, help="of a model's stream, instead of a layer's: ids, two layers, softmax")
     options = parser.parse_args()
     gc.disable()
     print("   H   loop in C   step(x, out=out)   step(x)      nanoseconds; the last two beyond the loop in C")
     for hidden in options.hidden:
-        loop, given, fresh = overheads(options.cell, hidden, options.batch)
+        shape = options.cell, hidden, options.batch
+        loop, given, fresh = overheads(*(model(*shape, options.vocab) if options.vocab else layer(*shape)))
         print(f"{hidden:4d} {loop:11.0f} {given:+18.0f} {fresh:+9.0f}")
 
 

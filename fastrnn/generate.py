@@ -12,7 +12,7 @@ from fastrnn import backends, checks, text_checks, threads
 from fastrnn.dense import DenseLayer
 from fastrnn.recurrent import Array, Recurrent
 from fastrnn.sampling import Generator, Sampling, choose
-from fastrnn.wiring import OfModel, Place, States
+from fastrnn.wiring import OfModel, Place, States, rows_of_ids
 
 if TYPE_CHECKING:
     from fastrnn.model import SequenceModel
@@ -80,10 +80,8 @@ class Logits:
         if all(type(run).__module__ == "fastrnn._native" for run, _ in parts):
             from fastrnn import _native
 
-            embedding = self.model.embedding
-            if not isinstance(embedding, np.ndarray):  # tables or a dense layer's vectors
-                embedding = np.eye(self.vocab if isinstance(self.layers[0], DenseLayer) else 0, dtype=self.model._dtype)
-            return _native.Generator(parts, embedding, *settings, self.place.num_threads)
+            rows = rows_of_ids(self.model.embedding, self.vocab, self.model._dtype)
+            return _native.Generator(parts, rows, *settings, self.place.num_threads)
         return Generator(self.step, states, *settings, self.activate)
 
     def _through(

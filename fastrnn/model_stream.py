@@ -11,7 +11,7 @@ from fastrnn.model import SequenceModel
 from fastrnn.recurrent import Array
 from fastrnn.stream import Rows, Stream
 from fastrnn.stream import start as start_layer
-from fastrnn.wiring import Place, Stage, over_rows, over_steps, through
+from fastrnn.wiring import ByIds, Place, Stage, over_rows, over_steps, rows_of_ids, through
 
 __all__ = ["ModelStream"]
 
@@ -46,7 +46,7 @@ class ModelStream(Rows):
 
     def __reduce__(self) -> tuple[Any, ...]:
         streams = self._alone(lambda: [copy.copy(s) for s in self._streams])
-        return ModelStream, (self._model, self._batch_size, streams)
+        return of_streams, (self._model, self._batch_size, streams)
 
     # Steps ------------------------------------------------------------------------------------------------------------
 
@@ -61,7 +61,9 @@ class ModelStream(Rows):
         rows : (n,) array_like of int, optional
             Distinct numbers of streams, in any order: x has n rows, and only these streams advance.
         out : array, optional
-            Receives the result: of its shape and dtype, C-contiguous, overlapping no argument.
+            Receives the result: of its shape and dtype, C-contiguous, overlapping no argument. On the compiled backend
+            a step with `out` allocates nothing, from the second one on, if x is one int, or C-contiguous and of int64
+            or the model's dtype, and `rows` of int64.
 
         Returns
         -------
@@ -226,17 +228,52 @@ class ModelStream(Rows):
         self._alone(write)
 
 
+try:
+    from fastrnn import _native
+except ImportError:  # without the compiled module; the package has complained where that is not meant
+    pass
+else:
+
+    class CompiledModelStream(_native.ModelStepper, ModelStream):
+        """A ModelStream whose step is one compiled call, from the id or the vector to the head's result."""
+
+        def __init__(self, model: SequenceModel, batch_size: int | None, streams: list[Stream]) -> None:
+            ModelStream.__init__(self, model, batch_size, streams)
+            _native.ModelStepper.__init__(self, *self._parts(), min(s._threads for s in streams))
+
+        def _parts(self) -> tuple[list[Any], Array | None, Any]:
+            """Return what a step goes through, and what ids are there."""
+            model, parts = self._model, []
+            for (before, _), stream, place in zip(model._recurrent, self._streams, self._places, strict=True):
+                parts += [*(layer.runner(place.backend) for layer in before), stream]
+            parts += [layer.runner(self._places[-1].backend) for layer in model._tail + model.head]
+            if model._vocab is None:
+                return parts, None, None
+            return parts, rows_of_ids(model.embedding, model._vocab, model._dtype), self._by_ids()
+
+        def _by_ids(self) -> Any:
+            """Return what runs the first layer on ids, where it is a recurrent one, with the stream's weights."""
+            found, layer = self._model._by_ids, self._streams[0]._layer
+            if found is None:
+                return None
+            with backends.lock:
+                if found.layer._plan is not layer._plan:
+                    found = ByIds(layer, found.embedding)
+                return found.run(self._places[0].backend)
+
+
+def of_streams(model: SequenceModel, batch_size: int | None, streams: list[Stream]) -> ModelStream:
+    """Make a stream of those of the recurrent layers: compiled where all of them are."""
+    kind = ModelStream if Stream in map(type, streams) else CompiledModelStream
+    return kind(model, batch_size, streams)
+
+
 def start(model: SequenceModel, batch_size: Any, state: Any) -> ModelStream:
     """Make a stream of the weights that the layers have now: `SequenceModel.stream`."""
     if batch_size is not None:
         batch_size = checks.integer(batch_size, "batch_size", 0)
     layers = [layer for _, layer in model._recurrent]
     given = [None] * len(layers) if state is None else model_checks.states(state, len(layers))
-    return ModelStream(
-        model,
-        batch_size,
-        [
-            start_layer(layer, batch_size, hx, f"state[{i}]")
-            for i, (layer, hx) in enumerate(zip(layers, given, strict=True))
-        ],
-    )
+    parts = enumerate(zip(layers, given, strict=True))
+    streams = [start_layer(layer, batch_size, hx, f"state[{i}]") for i, (layer, hx) in parts]
+    return of_streams(model, batch_size, streams)

@@ -31,6 +31,7 @@ __all__ = [
     "over_rows",
     "over_steps",
     "pooled",
+    "rows_of_ids",
     "stage",
     "through",
 ]
@@ -74,9 +75,9 @@ class ByIds:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_runs": {}}
 
-    def run(self) -> backends.Run:
-        """Return what runs it, made once for its weights and the backend in use."""
-        name = self.layer.backend or backends.current()
+    def run(self, backend: str | None = None) -> backends.Run:
+        """Return what runs it on a backend, or on the one in use, made once for its weights."""
+        name = backend or self.layer.backend or backends.current()
         plan, run = self._runs.get(name, (None, None))
         if run is None or plan is not self.layer._plan:
             with backends.lock:
@@ -95,6 +96,15 @@ class ByIds:
 
     def _plan(self) -> Plan:
         return replace(self.layer._planned(), embedding=self.embedding)
+
+
+def rows_of_ids(embedding: Array | Literal["one_hot"] | None, vocab: int, dtype: np.dtype[Any]) -> Array:
+    """Return what ids stand for, (vocab, I), read-only: one-hot rows are windows of one line of numbers."""
+    if isinstance(embedding, np.ndarray):
+        return embedding
+    line = np.zeros(2 * vocab - 1, dtype)
+    line[vocab - 1] = 1
+    return np.lib.stride_tricks.sliding_window_view(line, vocab)[::-1]
 
 
 def layout(states: Sequence[States], batched: bool) -> list[Any]:

@@ -11,6 +11,7 @@ cdef struct DenseCall:
     const fastrnn_phase *phase
     const char *x
     Py_ssize_t x_stride
+    const int64_t *ids          # rows ids[0..rows) of x; NULL: in order
     char *out
     Py_ssize_t out_stride
     Py_ssize_t rows
@@ -24,6 +25,13 @@ cdef Py_ssize_t dense_sums(const fastrnn_phase *phase, Py_ssize_t itemsize) noex
     return groups_of(phase.units, itemsize) * FASTRNN_GROUP_BYTES
 
 
+cdef void lay_out_dense(DenseCall *call, Py_ssize_t rows, Py_ssize_t itemsize) noexcept nogil:
+    """Find the tile, and what a member needs, for up to so many rows."""
+    cdef Py_ssize_t sums = dense_sums(call.phase, itemsize)
+    call.tile = min(rows, max(DENSE_TILE_LEAST, min(DENSE_TILE_ROWS, DENSE_TILE_BYTES // sums)))
+    call.share = (2 * call.tile * <Py_ssize_t>sizeof(void *) + FASTRNN_LINE - 1) // FASTRNN_LINE * FASTRNN_LINE + call.tile * sums
+
+
 cdef void run_dense(void *context, int member, int members) noexcept nogil:
     """One member's rows."""
     cdef const DenseCall *call = <const DenseCall *>context
@@ -35,7 +43,7 @@ cdef void run_dense(void *context, int member, int members) noexcept nogil:
     while row < end:
         here = min(call.tile, end - row)
         for i in range(here):
-            x[i] = <void *>(call.x + (row + i) * call.x_stride)
+            x[i] = <void *>(call.x + (call.ids[row + i] if call.ids != NULL else row + i) * call.x_stride)
             out[i] = call.out + (row + i) * call.out_stride
         call.kernels.dense(call.phase, <const void *const *>x, sums, <void *const *>out, here)
         row += here
@@ -60,18 +68,17 @@ cdef class DenseEngine:
 
     def __call__(self, cnp.ndarray x not None, cnp.ndarray out not None, int threads=1):
         cdef DenseCall call
-        cdef Py_ssize_t sums = dense_sums(&self.phase, self.itemsize), work
+        cdef Py_ssize_t work
         cdef void *block
         cdef int members = 1
         cdef bint entered = False
         call.kernels, call.phase = self.kernels, &self.phase
-        call.x, call.x_stride = cnp.PyArray_BYTES(x), cnp.PyArray_STRIDE(x, 0)
+        call.x, call.x_stride, call.ids = cnp.PyArray_BYTES(x), cnp.PyArray_STRIDE(x, 0), NULL
         call.out, call.out_stride = cnp.PyArray_BYTES(out), cnp.PyArray_STRIDE(out, 0)
         call.rows = cnp.PyArray_DIM(x, 0)
         if call.rows == 0:
             return
-        call.tile = min(call.rows, max(DENSE_TILE_LEAST, min(DENSE_TILE_ROWS, DENSE_TILE_BYTES // sums)))
-        call.share = (2 * call.tile * <Py_ssize_t>sizeof(void *) + FASTRNN_LINE - 1) // FASTRNN_LINE * FASTRNN_LINE + call.tile * sums
+        lay_out_dense(&call, call.rows, self.itemsize)
         work = call.rows * self.phase.units * self.phase.inputs
         if threads > 1 and work >= 2 * DENSE_SPLIT_WORK:
             entered = True

@@ -20,8 +20,19 @@ cdef inline bint apart(cnp.ndarray a, cnp.ndarray b) noexcept:
     return p + cnp.PyArray_NBYTES(a) <= q or q + cnp.PyArray_NBYTES(b) <= p
 
 
+cdef inline bint fits(object array, int dtype, int flags, int ndim, Py_ssize_t n, Py_ssize_t size) noexcept:
+    """Whether this is plain and (n, size), or (size,) where ndim is 1."""
+    return (plain(array, dtype, flags, ndim) and cnp.PyArray_DIM(array, ndim - 1) == size
+            and (ndim == 1 or cnp.PyArray_DIM(array, 0) == n))
+
+
+cdef inline const Network *network(const Steps *steps, bint by_ids) noexcept nogil:
+    return steps.by_ids if by_ids else steps.net
+
+
 cdef struct Steps:           # what the steps of a stream work on
     const Network *net
+    const Network *by_ids    # the same where the first layer takes ids; NULL until the first ones come
     char *h                  # [layer][N][R]
     char *c                  # [layer][N][H], or NULL
     Py_ssize_t streams       # N
@@ -62,7 +73,7 @@ cdef void gather(const Step *step, const char *x, Py_ssize_t x_stride, const int
 
 cdef void look_up_starts(const Step *step) noexcept nogil:
     """Point at the rows of the first layer's tables."""
-    cdef const Network *net = step.steps.net
+    cdef const Network *net = step.steps.by_ids
     cdef const Direction *direction = &net.directions[0]
     cdef Py_ssize_t row, size
     cdef int i
@@ -90,7 +101,7 @@ cdef void advance(void *context, int member, int members) noexcept nogil:
     """One step, by all members together: each does its share of the blocks, the first one what is before and after them."""
     cdef const Step *step = <const Step *>context
     cdef Steps *steps = step.steps
-    cdef const Network *net = steps.net
+    cdef const Network *net = network(steps, step.ids != NULL)
     cdef const Direction *direction
     cdef const fastrnn_phase *phase
     cdef Py_ssize_t h_bytes = net.state * net.itemsize, layer, blocks, x_stride = step.x_stride
@@ -132,8 +143,37 @@ cdef void advance(void *context, int member, int members) noexcept nogil:
         x, x_stride = target, h_bytes
 
 
+cdef Py_ssize_t step_work(const Network *net) noexcept nogil:
+    """Multiply-adds of a step of one row."""
+    cdef const fastrnn_phase *phase
+    cdef Py_ssize_t work = 0, layer, i
+    for layer in range(net.layers):
+        for i in range(net.phases):
+            phase = &net.directions[layer].phase[i]
+            work += fastrnn_phase_gates(net.directions[layer].kind[i]) * phase.units * (phase.inputs + phase.depth)
+    return work
+
+
 @cython.auto_pickle(False)
-cdef class Stepper:
+cdef class Alone:
+    """One call at a time: the compiled part of `fastrnn.stream.Rows`."""
+
+    cdef bint busy               # a call is inside; read and written with the GIL held
+
+    def _enter(self):
+        """As `fastrnn.stream.Rows._enter`."""
+        if self.busy:
+            return False
+        self.busy = True
+        return True
+
+    def _leave(self):
+        """As `fastrnn.stream.Rows._leave`."""
+        self.busy = False
+
+
+@cython.auto_pickle(False)
+cdef class Stepper(Alone):
     """The compiled part of a Stream, which inherits from it first and then from `fastrnn.Stream`, and so does what that does.
 
     What a step with unusual arguments needs, conversions, checks and messages, is the other base's `step`.
@@ -149,19 +189,16 @@ cdef class Stepper:
     cdef int dtype               # NumPy's number
     cdef Py_ssize_t work         # multiply-adds of a step of one row
     cdef int64_t choice          # calls of `choose` so far
-    cdef bint busy               # a call is inside; read and written with the GIL held
     cdef char *block             # the memory that `steps` points into, but for the states, and of
     cdef int64_t *chosen         # [N] the choice that named this stream last
 
     def __cinit__(self):
         self.inputs = -1         # what no array has: until __init__ all steps are unusual
 
-    def __init__(self, Engine engine not None, tuple states not None, bint batched, int threads=1, *, bint forced=False, bint by_ids=False):
+    def __init__(self, Engine engine not None, tuple states not None, bint batched, int threads=1, *, bint forced=False):
         cdef cnp.ndarray h = states[0], c
-        cdef const Network *net = engine.network_by_ids() if by_ids else &engine.net
-        cdef const fastrnn_phase *phase
+        cdef const Network *net = &engine.net
         cdef void *block
-        cdef Py_ssize_t layer, i
         if self.block != NULL:
             raise RuntimeError("a Stream is initialised once")
         self.steps.net, self.steps.streams = net, cnp.PyArray_DIM(h, 1)
@@ -177,10 +214,7 @@ cdef class Stepper:
             c = states[1]
             self.steps.c = cnp.PyArray_BYTES(c)
         self.dtype, self.ndim = cnp.PyArray_TYPE(h), 1 + batched
-        for layer in range(net.layers):
-            for i in range(net.phases):
-                phase = &net.directions[layer].phase[i]
-                self.work += fastrnn_phase_gates(net.directions[layer].kind[i]) * phase.units * (phase.inputs + phase.depth)
+        self.work = step_work(net)
         self.inputs = net.directions[0].phase[0].inputs
 
     def __dealloc__(self):
@@ -197,7 +231,7 @@ cdef class Stepper:
         used = carve(block, used, pointers, <void **>&self.steps.out_rows)
         used = carve(block, used, pointers, <void **>&self.steps.middle)
         for i in range(MAX_PHASES):
-            used = carve(block, used, pointers if self.steps.net.directions[0].table[i] != NULL else 0, <void **>&self.steps.starts[i])
+            used = carve(block, used, pointers, <void **>&self.steps.starts[i])
         used = carve(block, used, self.steps.streams * sizeof(int64_t), <void **>&self.chosen)
         used = carve(block, used, self.steps.streams * padded, <void **>&self.steps.cell)
         used = carve(block, used, self.steps.streams * padded if self.steps.net.phases > 1 else 0, <void **>&middle)
@@ -213,14 +247,13 @@ cdef class Stepper:
         cdef Py_ssize_t n = self.steps.streams if rows is None else self.choose(rows)
         cdef const int64_t *chosen = NULL
         cdef cnp.npy_intp shape[2]
-        if (self.busy or n < 0 or not plain(x, self.dtype, cnp.NPY_ARRAY_CARRAY_RO, self.ndim)
-                or cnp.PyArray_DIM(x, self.ndim - 1) != self.inputs or self.ndim == 2 and cnp.PyArray_DIM(x, 0) != n):
+        if self.busy or n < 0 or not fits(x, self.dtype, cnp.NPY_ARRAY_CARRAY_RO, self.ndim, n, self.inputs):
             return super().step(x, rows=rows, out=out)
         if out is None:
             shape[0], shape[self.ndim - 1] = n, self.steps.net.state
             out = cnp.PyArray_EMPTY(self.ndim, shape, self.dtype, 0)
-        elif not (plain(out, self.dtype, cnp.NPY_ARRAY_CARRAY, self.ndim) and cnp.PyArray_DIM(out, self.ndim - 1) == self.steps.net.state
-                  and (self.ndim == 1 or cnp.PyArray_DIM(out, 0) == n) and apart(out, x) and (rows is None or apart(out, rows))):
+        elif not (fits(out, self.dtype, cnp.NPY_ARRAY_CARRAY, self.ndim, n, self.steps.net.state) and apart(out, x)
+                  and (rows is None or apart(out, rows))):
             return super().step(x, rows=rows, out=out)
         if rows is not None:
             chosen = <const int64_t *>cnp.PyArray_DATA(rows)
@@ -235,17 +268,6 @@ cdef class Stepper:
         if rows is not None:
             chosen = <const int64_t *>cnp.PyArray_DATA(rows)
         self.run(cnp.PyArray_BYTES(x), cnp.PyArray_STRIDE(x, 0), chosen, cnp.PyArray_DIM(x, 0), cnp.PyArray_BYTES(out))
-
-    def _enter(self):
-        """As `fastrnn.Stream._enter`."""
-        if self.busy:
-            return False
-        self.busy = True
-        return True
-
-    def _leave(self):
-        """As `fastrnn.Stream._leave`."""
-        self.busy = False
 
     def _repeat(self, cnp.ndarray x not None, cnp.ndarray out not None, Py_ssize_t count):
         """`count` steps from C, for bench/stream_overhead.py: x (N, I) and out (N, R) as `step` makes them."""

@@ -1,15 +1,21 @@
 """Streams of models: step by step, in chunks and in any company, one answer."""
 
+import contextlib
 import copy
+import itertools
 import pickle
+import threading
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
 from cases import DTYPES, same_bits
 from layer_cases import arrays, by_steps, make
-from model_cases import STREAMS, beginning, characters, forward, intents, sequences
+from model_cases import STREAMS, beginning, characters, dense, forward, intents, matrix, sequences
 
 import fastrnn
+from fastrnn import packing
 
 
 def equal(a, b):
@@ -123,12 +129,14 @@ def test_a_stream_keeps_its_weights(backend):
     layer = make("gru", 4, 5)
     layer.initial_state = np.full((1, 5), 0.5)
     model = fastrnn.SequenceModel(layer, embedding="one_hot")
-    wanted, stream = model.predict([1, 2, 3]), model.stream()
+    wanted, stream, fresh = model.predict([1, 2, 3]), model.stream(), model.stream()
     stream.step(1)
     layer.init(seed=9)
     layer.initial_state = None
     stream.reset()
-    assert same_bits(by_steps(stream, np.array([1, 2, 3])), wanted)
+    for kept in (stream, fresh):
+        for each in (copy.copy(kept), pickle.loads(pickle.dumps(kept)), kept):
+            assert same_bits(by_steps(each, np.array([1, 2, 3])), wanted)
 
 
 def test_a_stream_keeps_its_backend():
@@ -151,6 +159,195 @@ def test_one_thread_at_a_time():
         with pytest.raises(RuntimeError, match="this Stream is inside another call"):
             stream._alone(call)
     stream.step(1)
+
+
+# Ids --------------------------------------------------------------------------------------------------------------
+
+
+BY_IDS = {
+    "tables": lambda: fastrnn.SequenceModel([make("gru", 5, 37), make("rnn", 37, 9)], embedding=matrix(11, 5)),
+    "one_hot": lambda: fastrnn.SequenceModel(make("lstm_proj", 11, 17), embedding="one_hot", head=dense(11, 3, "tanh")),
+    "dense": lambda: fastrnn.SequenceModel(
+        [dense(4, 5, "relu"), dense(6, 4), make("gru_before", 6, 17)], embedding=matrix(11, 5), head=dense(3, 17)
+    ),
+    "one_hot_dense": lambda: fastrnn.SequenceModel([dense(4, 11), make("lstm", 4, 17)], embedding="one_hot"),
+}
+
+
+@pytest.mark.parametrize("most", [0, 1 << 20])
+@pytest.mark.parametrize("name", BY_IDS)
+def test_ids_and_vectors(backend, name, most, monkeypatch):
+    """Rows of tables or of the embedding, and vectors in between, which pass both by."""
+    monkeypatch.setattr(packing, "MOST_TABLE_BYTES", most)
+    model = BY_IDS[name]()
+    x = sequences(model, 3, 8)
+    wanted, vectors, stream = model.predict(x), model._embed(x), model.stream(3)
+    for t in range(8):
+        assert same_bits(stream.step(x[:, t] if t % 3 else vectors[:, t]), wanted[:, t])
+    stream = model.stream()
+    for t in range(8):
+        assert same_bits(stream.step(x[0, t] if t % 3 else vectors[0, t]), wanted[0, t])
+
+
+FORMS = {
+    "int": int,
+    "int64": np.int64,
+    "int32": np.int32,
+    "uint8": np.uint8,
+    "uint64": np.uint64,
+    "0-d": np.array,
+    "big-endian": lambda i: np.array(i, ">i4"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_ids(backend, form):
+    model = characters()
+    x = sequences(model, None, 5)
+    assert same_bits(by_steps(model.stream(), [FORMS[form](i) for i in x]), model.predict(x))
+    streams, wanted = model.stream(3), model.predict(x[:3, None])
+    assert same_bits(streams.step([FORMS[form](i) for i in x[:3]]), wanted[:, 0])
+    streams.reset()
+    assert same_bits(streams.step(np.repeat(x[:3], 2)[::2]), wanted[:, 0])
+
+
+@pytest.mark.parametrize("wrong", [-1, 19, 2**31, -(2**63), np.int64(19), np.int64(-1)])
+def test_ids_out_of_range(backend, wrong):
+    one, three = characters().stream(), characters().stream(3)
+    for stream in (one, three):
+        stream.step(stream._model._embed(np.array(1 if stream is one else [1, 2, 3])))
+        before = stream.get_state()
+        for _ in range(2):  # before and after the first ids have come
+            with pytest.raises(ValueError, match=r"x must hold ids in 0\.\.18, got"):
+                stream.step(wrong if stream is one else np.array([0, wrong, 2]))
+            assert equal(stream.get_state(), before)
+            stream.step(1 if stream is one else [1, 2, 3])
+            stream.set_state(before)
+    for huge in (2**63, np.uint64(2**63)):
+        with pytest.raises(ValueError, match=r"x must hold ids in 0\.\.18, got 9223372036854775808"):
+            one.step(huge)
+
+
+# The compiled step ----------------------------------------------------------------------------------------------------
+
+
+def compiled(model, *arguments):
+    native = pytest.importorskip("fastrnn._native")
+    with fastrnn.use_backend("cython"):
+        stream = model.stream(*arguments)
+    assert isinstance(stream, native.ModelStepper)
+    return stream
+
+
+@pytest.mark.parametrize("name", STREAMS | BY_IDS)
+def test_a_step_with_out_allocates_nothing(name):
+    model = (STREAMS | BY_IDS)[name]()
+    ids = sequences(model, 8)[:, 0].copy()
+    inputs = [ids] if model.embedding is None else [ids, model._embed(ids)]
+    rows = np.array([5, 1, 2])
+    for x in inputs:
+        one = int(x[0]) if x.ndim == 1 else x[0]
+        for batch, given, chosen in ((None, one, None), (8, x, None), (8, x[:3], rows)):
+            stream = compiled(model, batch)
+            step, out, count = stream.step, stream.step(given, rows=chosen), itertools.repeat(None, 1000)
+            tracemalloc.start()
+            try:
+                for _ in count:
+                    step(given, rows=chosen, out=out)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert peak < 64  # a float would take 24, a view of an array 112
+
+
+def test_out_is_a_new_array_or_overlaps_nothing():
+    model = characters()
+    stream, x = compiled(model, 3), np.array([1, 2, 3])
+    first, kept = stream.step(x), stream.step(x).copy()
+    stream.reset()
+    stream.step(x)
+    second = stream.step(x)
+    assert not np.shares_memory(first, second)
+    assert same_bits(second, kept)
+    before, line = stream.get_state(), np.zeros(19, np.float32)
+    inside = line[2:4].view(np.int64)  # which is [0]
+    for x, rows, name in ((inside, np.array([1]), "x"), (np.array([1]), inside, "rows")):
+        with pytest.raises(ValueError, match=f"out overlaps {name}"):
+            stream.step(x, rows=rows, out=line[None])
+    assert equal(stream.get_state(), before)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+@pytest.mark.parametrize("batch", [1, 5, 60])
+@pytest.mark.parametrize("name", STREAMS | BY_IDS)
+def test_shared_steps(name, batch, threads):
+    """Each thread does its share of the networks' blocks and of the dense layers' rows."""
+    native = pytest.importorskip("fastrnn._native")
+
+    class Forced(native.ModelStepper):
+        def __init__(self, stream):
+            parts, rows, by_ids = stream._parts()
+            native.ModelStepper.__init__(self, parts, rows, by_ids, threads, forced=True)
+
+    model = (STREAMS | BY_IDS)[name]()
+    x = sequences(model, batch, 5)
+    wanted, shared = model.predict(x), Forced(compiled(model, batch))
+    for t in range(5):
+        out = np.empty_like(wanted[:, t])
+        shared._advance(x[:, t], None, out)
+        assert same_bits(out, wanted[:, t])
+
+
+def test_every_tier():
+    native = pytest.importorskip("fastrnn._native")
+    model, before = BY_IDS["dense"](), native.tier()
+    x = sequences(model, 7)
+    wanted = model.predict(x)
+    for tier, found in native.tiers().items():
+        if found == "ok":
+            native.select_tier(tier)
+            try:
+                assert same_bits(by_steps(compiled(BY_IDS["dense"](), 7), x, axis=1), wanted)
+            finally:
+                native.select_tier(before)
+
+
+def test_layers_on_several_backends():
+    """One compiled chain takes layers of one backend only; others have their own."""
+    pytest.importorskip("fastrnn._native")
+    layers = [make("gru", 5, 7, backend="reference"), make("lstm", 7, 9, backend="cython")]
+    model = fastrnn.SequenceModel(layers, head=dense(4, 9, "softmax"))
+    x = sequences(model, 3)
+    assert same_bits(by_steps(model.stream(3), x, axis=1), model.predict(x))
+
+
+def test_a_second_thread_in_a_step():
+    """A step of much work lets other threads run, and none of them in."""
+    layer = make("lstm", 256, 256, num_layers=2)
+    model = fastrnn.SequenceModel(layer, embedding="one_hot", head=dense(256, 256, "softmax"))
+    stream, x = compiled(model, 256), np.arange(256)
+    refused, results, stop = [], [], threading.Event()
+
+    def intrude():
+        while not stop.is_set():
+            try:
+                stream.get_state([0])
+            except RuntimeError:
+                refused.append(True)
+            time.sleep(0.0005)
+
+    thread = threading.Thread(target=intrude)
+    thread.start()
+    try:
+        end = time.monotonic() + 30
+        while len(refused) < 3 and time.monotonic() < end:
+            with contextlib.suppress(RuntimeError):  # where the intruder was inside
+                results.append(stream.step(x))
+    finally:
+        stop.set()
+        thread.join()
+    assert len(refused) >= 3
+    assert same_bits(np.array(results), model.predict(np.repeat(x[:, None], len(results), 1)).swapaxes(0, 1))
 
 
 MESSAGES = [

@@ -1,0 +1,287 @@
+# Models, one step at a time: recurrent and dense layers, each fed by the one before, in one walk that streams and generation share.
+
+from cpython.long cimport PyLong_AsLongLongAndOverflow
+
+cdef object _int64 = np.int64
+
+cdef struct Part:            # of a chain: the layers of one network, or a dense layer
+    Steps *steps             # NULL for a dense layer
+    DenseCall dense
+    char *out                # [rows] what the next part reads; the last one writes where the step says
+    Py_ssize_t out_bytes     # of one row
+
+cdef struct Links:
+    Part *parts
+    Py_ssize_t count
+    Step step                # what the first part reads, and where the last one writes
+
+
+cdef void walk(void *context, int member, int members) noexcept nogil:
+    """One step through all parts: a member does its share of each network's blocks and of each dense layer's rows.
+
+    No barrier is needed between parts. A network's step ends with one, but for what its first member then does to the state, and begins
+    with one, before which nothing but pointers is prepared; and of two dense layers a member reads the rows that it has written.
+    """
+    cdef Links *links = <Links *>context
+    cdef Step step = links.step
+    cdef DenseCall dense
+    cdef Part *part
+    cdef Py_ssize_t k
+    for k in range(links.count):
+        part = &links.parts[k]
+        step.out = links.step.out if k == links.count - 1 else part.out
+        if part.steps != NULL:
+            step.steps = part.steps
+            if member == 0:
+                part.steps.turn ^= 1
+            advance(&step, member, members)
+        else:
+            dense = part.dense
+            dense.x, dense.x_stride, dense.ids, dense.rows = step.x, step.x_stride, step.ids, step.n
+            dense.out, dense.out_stride = step.out, part.out_bytes
+            run_dense(&dense, member, members)
+        step.x, step.x_stride, step.ids = step.out, part.out_bytes, NULL
+
+
+cdef inline double dense_time(const fastrnn_phase *phase, Py_ssize_t rows, Py_ssize_t itemsize) noexcept nogil:
+    """ns of so many rows, by the model of `step_time`."""
+    return <double>dense_sums(phase, itemsize) / STREAM_BYTES * phase.inputs * max(1.0, <double>rows / ROWS_FOR_FREE)
+
+
+@cython.final
+cdef class Chain:
+    """What a step of a model goes through, for up to `rows` rows.
+
+    parts      Stepper of as many streams, or DenseEngine, each fed by the one before
+    embedding  (vocab, I), of the dtype of all parts and any stride of rows: what ids number, for a first part without tables; or None
+    by_ids     Engine of the first part's plan with the embedding, or None where no network comes first
+    """
+
+    cdef Links links
+    cdef list kept               # parts, and what else the pointers point into
+    cdef Engine by_ids
+    cdef const char *embedding
+    cdef Py_ssize_t row_bytes    # of the embedding
+    cdef Py_ssize_t itemsize
+    cdef int threads
+    cdef bint forced             # for tests: always on all of them
+    cdef char *block
+
+    def __cinit__(self, list parts not None, cnp.ndarray embedding, Engine by_ids, Py_ssize_t rows, int threads=1, *, bint forced=False):
+        cdef Part *part
+        cdef Stepper stepper
+        cdef DenseEngine dense
+        cdef void *block
+        self.kept, self.by_ids, self.threads, self.forced = [parts, embedding], by_ids, threads, forced
+        self.links.parts = <Part *>calloc(len(parts), sizeof(Part))
+        if self.links.parts == NULL:
+            raise MemoryError()
+        for given in parts:
+            part = &self.links.parts[self.links.count]
+            self.links.count += 1
+            if isinstance(given, Stepper):
+                stepper = given
+                part.steps, self.itemsize = &stepper.steps, stepper.steps.net.itemsize
+                part.out_bytes = stepper.steps.net.state * self.itemsize
+            else:
+                dense = given
+                part.dense.kernels, part.dense.phase, self.itemsize = dense.kernels, &dense.phase, dense.itemsize
+                part.out_bytes = dense.phase.units * self.itemsize
+                lay_out_dense(&part.dense, rows, self.itemsize)
+        if embedding is not None:
+            self.embedding, self.row_bytes = cnp.PyArray_BYTES(embedding), cnp.PyArray_STRIDE(embedding, 0)
+        if posix_memalign(&block, FASTRNN_LINE, self.lay_out(NULL, rows)):
+            raise MemoryError(f"fastrnn could not get {self.lay_out(NULL, rows)} bytes of workspace")
+        self.block = <char *>block
+        self.lay_out(self.block, rows)
+
+    def __dealloc__(self):
+        free(self.links.parts)
+        free(self.block)
+
+    cdef Py_ssize_t lay_out(self, char *block, Py_ssize_t rows) noexcept:
+        """Point everything into `block`; returns the bytes it takes."""
+        cdef Py_ssize_t used = FASTRNN_LINE, share = 0, k
+        cdef char *work
+        for k in range(self.links.count):
+            share = max(share, self.links.parts[k].dense.share)
+            if k < self.links.count - 1:
+                used = carve(block, used, rows * self.links.parts[k].out_bytes, <void **>&self.links.parts[k].out)
+        used = carve(block, used, min(self.threads, FASTRNN_MAX_MEMBERS) * share, <void **>&work)
+        for k in range(self.links.count):
+            self.links.parts[k].dense.work = work
+        return used
+
+    cdef bint ready_for_ids(self) noexcept:
+        """Whether ids are known and, where a network comes first, have their tables."""
+        return self.embedding != NULL and (self.by_ids is None or self.links.parts[0].steps.by_ids != NULL)
+
+    cdef int read_ids(self, const int64_t *ids) except -1:
+        """Let these be what the first part reads."""
+        if self.by_ids is not None:
+            self.links.parts[0].steps.by_ids = self.by_ids.network_by_ids()
+        self.links.step.x, self.links.step.x_stride, self.links.step.ids = self.embedding, self.row_bytes, ids
+        return 0
+
+    cdef const Network *network(self, Py_ssize_t k) noexcept:
+        """What runs part k, a network."""
+        return network(self.links.parts[k].steps, k == 0 and self.links.step.ids != NULL)
+
+    cdef Py_ssize_t work(self) noexcept:
+        """Multiply-adds of a step of one row."""
+        cdef Py_ssize_t work = 0, k
+        cdef Part *part
+        for k in range(self.links.count):
+            part = &self.links.parts[k]
+            work += step_work(self.network(k)) if part.steps != NULL else part.dense.phase.units * part.dense.phase.inputs
+        return work
+
+    cdef int members(self, Py_ssize_t n, bint many_steps) noexcept:
+        """Threads for steps of n rows: all that may be used now, or one. Where more than one may be, the call has entered the pool."""
+        cdef double alone = 0, together = 0
+        cdef int threads
+        cdef Py_ssize_t k
+        cdef Part *part
+        if self.threads == 1:
+            return 1
+        threads = threads_now(self.threads)
+        if self.forced:
+            threads = self.threads
+        if threads < 2:
+            return 1
+        for k in range(self.links.count):
+            part = &self.links.parts[k]
+            if part.steps != NULL:
+                fastrnn_barrier_init(&part.steps.barrier)
+                alone += step_time(self.network(k), 0, n, 1, False)
+                together += step_time(self.network(k), 0, n, threads, False)
+            else:
+                alone += dense_time(part.dense.phase, n, self.itemsize)
+                together += dense_time(part.dense.phase, (n + threads - 1) // threads, self.itemsize)
+        if not many_steps:
+            together += LAUNCH_AWAKE if fastrnn_pool_awake() else LAUNCH_ASLEEP
+        return threads if self.forced or together < alone - alone / GAIN else 1
+
+
+@cython.auto_pickle(False)
+cdef class ModelStepper(Alone):
+    """The compiled part of a ModelStream, which inherits from it first, as Stepper is that of a Stream.
+
+    parts, embedding, by_ids, threads  as for Chain
+    """
+
+    cdef Chain chain
+    cdef Stepper first           # network: it tells which streams a call names
+    cdef Py_ssize_t inputs       # I
+    cdef Py_ssize_t outputs      # V
+    cdef Py_ssize_t vocab
+    cdef int64_t id              # of a single stream
+
+    def __init__(self, list parts not None, cnp.ndarray embedding, Engine by_ids, int threads=1, *, bint forced=False):
+        cdef Stepper first = [part for part in parts if isinstance(part, Stepper)][0]
+        cdef DenseEngine dense
+        if self.chain is not None:
+            raise RuntimeError("a Stream is initialised once")
+        self.chain = Chain(parts, embedding, by_ids, first.steps.streams, threads, forced=forced)
+        self.inputs = first.inputs
+        if parts[0] is not first:
+            dense = parts[0]
+            self.inputs = dense.phase.inputs
+        self.outputs = self.chain.links.parts[self.chain.links.count - 1].out_bytes // self.chain.itemsize
+        self.vocab = 0 if embedding is None else cnp.PyArray_DIM(embedding, 0)
+        self.first = first
+
+    def step(self, x, *, rows=None, out=None):
+        """Advance by one time step: see `fastrnn.model_stream.ModelStream.step`."""
+        cdef cnp.npy_intp shape[2]
+        cdef Step *step
+        if self.busy or self.first is None or not self.read(x, rows):
+            return super().step(x, rows=rows, out=out)
+        step = &self.chain.links.step
+        if out is None:
+            shape[0], shape[self.first.ndim - 1] = step.n, self.outputs
+            out = cnp.PyArray_EMPTY(self.first.ndim, shape, self.first.dtype, 0)
+        elif not (fits(out, self.first.dtype, cnp.NPY_ARRAY_CARRAY, self.first.ndim, step.n, self.outputs)
+                  and (step.ids == &self.id or apart(out, x)) and (rows is None or apart(out, rows))):
+            return super().step(x, rows=rows, out=out)
+        self.busy = True
+        self.run(out)
+        self.busy = False
+        return out
+
+    def _advance(self, cnp.ndarray x not None, cnp.ndarray rows, cnp.ndarray out not None):
+        """As `fastrnn.model_stream.ModelStream._advance`."""
+        cdef Step *step = &self.chain.links.step
+        step.n, step.rows = cnp.PyArray_DIM(x, 0), NULL
+        if rows is not None:
+            step.rows = <const int64_t *>cnp.PyArray_DATA(rows)
+        if cnp.PyArray_NDIM(x) == 1:
+            x = cnp.PyArray_FROMANY(x, cnp.NPY_INT64, 1, 1, cnp.NPY_ARRAY_CARRAY_RO)
+            self.chain.read_ids(<const int64_t *>cnp.PyArray_DATA(x))
+        else:
+            step.x, step.x_stride, step.ids = cnp.PyArray_BYTES(x), cnp.PyArray_STRIDE(x, 0), NULL
+        self.run(out)
+
+    def _repeat(self, x, cnp.ndarray out not None, Py_ssize_t count):
+        """`count` steps from C, for bench/stream_overhead.py: x and out as `step` has taken them."""
+        cdef Py_ssize_t i
+        if not self.read(x, None):
+            raise ValueError("step(x) has to come first")
+        self.chain.links.step.out = cnp.PyArray_BYTES(out)
+        with nogil:
+            for i in range(count):
+                walk(&self.chain.links, 0, 1)
+
+    @cython.final
+    cdef bint read(self, x, rows) noexcept:
+        """Point the chain to the ids or the vectors in x; False where it takes more to tell what they are."""
+        cdef Step *step = &self.chain.links.step
+        cdef const int64_t *ids
+        cdef Py_ssize_t n = self.first.steps.streams if rows is None else self.first.choose(rows), i
+        if n < 0:
+            return False
+        step.n, step.rows = n, NULL
+        if rows is not None:
+            step.rows = <const int64_t *>cnp.PyArray_DATA(rows)
+        if fits(x, self.first.dtype, cnp.NPY_ARRAY_CARRAY_RO, self.first.ndim, n, self.inputs):
+            step.x, step.x_stride, step.ids = cnp.PyArray_BYTES(x), self.inputs * self.chain.itemsize, NULL
+            return True
+        ids = self.ids(x, n)
+        if ids == NULL or not self.chain.ready_for_ids():
+            return False
+        for i in range(n):
+            if ids[i] < 0 or ids[i] >= self.vocab:
+                return False
+        step.x, step.x_stride, step.ids = self.chain.embedding, self.chain.row_bytes, ids
+        return True
+
+    @cython.final
+    cdef const int64_t *ids(self, x, Py_ssize_t n) noexcept:
+        """The n ids in x, or NULL."""
+        cdef int overflow = 0
+        if self.first.ndim == 2:
+            return <const int64_t *>cnp.PyArray_DATA(x) if fits(x, cnp.NPY_INT64, cnp.NPY_ARRAY_CARRAY_RO, 1, n, n) else NULL
+        if type(x) is int:
+            self.id = PyLong_AsLongLongAndOverflow(x, &overflow)
+        elif type(x) is _int64:
+            cnp.PyArray_ScalarAsCtype(x, &self.id)
+        else:
+            return NULL
+        return NULL if overflow else &self.id
+
+    @cython.final
+    cdef void run(self, cnp.ndarray out) noexcept:
+        cdef Links *links = &self.chain.links
+        cdef int members
+        links.step.out = cnp.PyArray_BYTES(out)
+        if links.step.n * self.chain.work() < RELEASE_WORK and not self.chain.forced:
+            walk(links, 0, 1)
+            return
+        members = self.chain.members(links.step.n, False)
+        with nogil:
+            if members == 1:
+                walk(links, 0, 1)
+            else:
+                fastrnn_pool_run(members, walk, links)
+            if self.chain.threads > 1:
+                fastrnn_pool_leave()
