@@ -6,8 +6,8 @@ tensors; else torch's forward does, and `report` says why. The weights stay torc
 and made anew once they change.
 """
 
+import operator
 import warnings
-from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,6 +17,8 @@ try:
 except ImportError as error:
     raise ImportError("fastrnn.torch needs torch: pip install 'fastrnn[torch]'") from error
 from torch import Tensor, nn
+from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import forward_ad
 from torch.nn.utils import parametrize, prune, remove_weight_norm, rnn
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
@@ -27,9 +29,13 @@ __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "accelerate",
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-SAMPLES = 16  # at least so many numbers of each weight are looked at in each call
+SAMPLES = 16  # of a weight, about so many numbers are looked at in each call
 _TENSORS = {Tensor, nn.Parameter}
+_DTYPES = ({torch.float32}, {torch.float64})
+_SHAPES = "its arguments are empty, or of shapes that torch refuses"
 _warned = False
+
+_address, _version, _bytes = Tensor.data_ptr, operator.attrgetter("_version"), np.ndarray.tobytes
 
 
 class _Left(Exception):
@@ -41,18 +47,18 @@ class _Held(NamedTuple):
 
     layer: Any
     samples: list[Array]  # in the memory of the weights, which is theirs as long as these views exist
-    seen: tuple[Any, ...]
+    seen: list[Any]
 
 
-def _seen(weights: list[Tensor], samples: list[Array]) -> tuple[Any, ...]:
+def _seen(weights: list[Tensor], samples: list[Array]) -> list[Any]:
     """Tell weights from later ones.
 
     torch counts changes in place, but not those through ``.data``, NumPy or another process: samples show these.
     """
     try:
-        return [w.data_ptr() for w in weights], [w._version for w in weights], [part.tobytes() for part in samples]
-    except RuntimeError as error:
-        raise _Left("torch does not count the changes of weights made under inference_mode") from error
+        return [*map(_address, weights), *map(_version, weights), *map(_bytes, samples)]
+    except RuntimeError:  # a weight made under inference_mode: _hold refuses it
+        return []
 
 
 class _Fast(nn.Module):
@@ -78,40 +84,45 @@ class _Fast(nn.Module):
         """Run a call on fastrnn; _Left where torch has to."""
         raise NotImplementedError
 
-    def _layer(self, x: Any, states: Sequence[Any]) -> Any:
-        """Return fastrnn's layer of the weights of now, for a call with x and states; _Left where torch runs it."""
-        global _warned
+    def _layer(self, tensors: tuple[Any, ...]) -> Any:
+        """Return fastrnn's layer of the weights of now, for a call with these tensors; _Left where torch runs it."""
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             raise _Left("it is being traced")
-        if not {type(t) for t in (x, *states)} <= _TENSORS:
+        if not {type(t) for t in tensors} <= _TENSORS:
             raise _Left("not all arguments are plain tensors")
         weights = [w for w in self._parameters.values() if w is not None]
-        if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights)):
-            if not (self.training or _warned):
-                _warned = True
-                message = "autograd is on, so torch runs, not fastrnn: call the model under torch.inference_mode()"
-                warnings.warn(message, stacklevel=6)
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *weights)):
+            self._warn()
             raise _Left("autograd is on: call it under torch.inference_mode()")
-        if self.training and getattr(self, "dropout", 0) and self.num_layers > 1:
-            raise _Left("dropout is on: call eval()")
+        if forward_ad._current_level >= 0 or peek_interpreter_stack() is not None or is_in_torch_dispatch_mode():
+            raise _Left("forward-mode autograd, torch.func or a dispatch mode is at work")
         if torch.is_autocast_enabled("cpu"):
             raise _Left("autocast is on")
-        if torch._C._functorch.peek_interpreter_stack() is not None or is_in_torch_dispatch_mode():
-            raise _Left("torch.func or a dispatch mode is at work")
         held: _Held | None = self.__dict__.get("_held")
         if held is None or _seen(weights, held.samples) != held.seen:
             held = self.__dict__["_held"] = self._hold(weights)
         return held.layer
 
+    def _warn(self) -> None:
+        global _warned
+        if not (self.training or _warned):
+            _warned = True
+            message = "autograd is on, so torch runs, not fastrnn: call the model under torch.inference_mode()"
+            warnings.warn(message, stacklevel=7)  # where the module is called
+
     def _hold(self, weights: list[Tensor]) -> _Held:
         if list(self._parameters) != self._names():
             raise _Left("its weights are computed anew in each call: accelerate() makes them parameters")
-        if len({w.dtype for w in weights}) > 1 or not all(w.is_contiguous() for w in weights):
-            raise _Left("its weights are of several dtypes or not contiguous")
+        if {w.dtype for w in weights} not in _DTYPES:
+            raise _Left("its weights are not all float32, or not all float64")
+        if any(w.is_inference() for w in weights):
+            raise _Left("its weights were made under inference_mode, where torch does not count changes")
+        if not all(w.is_contiguous() for w in weights):
+            raise _Left("not all its weights are contiguous")
         flat = [_array(w).reshape(-1) for w in weights]
-        samples = [a[:: max(1, a.size // SAMPLES)] for a in flat]
+        samples = [a[:: a.size // SAMPLES | 1] for a in flat]  # an odd step: not always in one column
         seen = _seen(weights, samples)  # before they are copied: a change meanwhile is noticed in the next call
-        return _Held(conversion.from_torch(self), samples, seen)
+        return _Held(conversion.from_torch(self._plain()), samples, seen)
 
     def _names(self) -> list[str]:
         """Names of all parameters, None or not."""
@@ -121,61 +132,73 @@ class _Fast(nn.Module):
         state: dict[str, Any] = super().__getstate__()
         return {name: value for name, value in state.items() if name not in ("_held", "_counts")}
 
-    def __prepare_scriptable__(self) -> nn.Module:
-        """Return torch's module on the same parameters: torch.jit.script asks for it."""
-        plain = _PLAIN[type(self)]
+    def _plain(self) -> nn.Module:
+        """Return torch's module with the same parameters, hooks and settings."""
+        plain = next(plain for plain in _FAST if isinstance(self, plain))
         module: nn.Module = plain.__new__(plain)
-        module.__dict__.update(
-            {name: value for name, value in self.__dict__.items() if name not in ("_held", "_counts")}
-        )
+        module.__dict__.update({k: value for k, value in self.__dict__.items() if k not in ("_held", "_counts")})
         return module
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Return what torch.jit.script compiles."""
+        return self._plain() if type(self) in _FAST.values() else self
+
+
+def _tensors(input: Any, hx: Any, pair: bool) -> tuple[Any, ...]:
+    """Return x, and h or h and c where they are given."""
+    if hx is None:
+        return (input,)
+    if not pair:
+        return input, hx
+    if not isinstance(hx, (tuple, list)):
+        raise _Left("its states are no pair of tensors")
+    return (input, *hx)
 
 
 def _array(t: Tensor) -> Array:
     """Return the memory of a tensor as an array."""
     try:
         a: Array = t.numpy()
-    except RuntimeError:  # it requires grad, or is a negative view
-        a = t.detach().resolve_neg().numpy()
+    except RuntimeError:  # it requires grad, or is conjugated or negated when it is read
+        a = t.numpy(force=True)
     except TypeError as error:
         raise _Left("not all tensors are dense, of a dtype that NumPy has, and in the CPU's memory") from error
     return a if a.flags.aligned else a.copy()
+
+
+def _arrays(tensors: tuple[Tensor, ...], dtype: np.dtype[Any]) -> list[Array]:
+    arrays = [_array(t) for t in tensors]
+    for a in arrays:
+        if a.dtype is not dtype:
+            raise _Left(f"not all arguments are {dtype}, as the weights are")
+    return arrays
 
 
 def _advance(
     layer: Any, x: Array, states: list[Array], axes: tuple[int, ...], lengths: Array | None, y: Array
 ) -> list[Array]:
     """Run a layer on x (T, B, I) and y (T, B, O), of any stride; states (*axes, size) -> final states, alike."""
-    shapes = [(*axes, size) for size in layer._state_sizes]
-    if (states and [a.shape for a in states] != shapes) or not x.size:
-        raise _Left("torch refuses such shapes")
-    if x.dtype is not layer.dtype or any(a.dtype is not layer.dtype for a in states):
-        raise _Left("not all is float32, or not all is float64")
+    batch, sizes, dtype = x.shape[1], layer._state_sizes, layer.dtype
+    if not x.size or x.shape[2] != layer.input_size or (states and len(states) != len(sizes)):
+        raise _Left(_SHAPES)
     if x.strides[2] != x.itemsize:
         x = np.ascontiguousarray(x)
-    start = layer._start(x.shape[1])
-    final = [np.empty(shape, layer.dtype) for shape in shapes]
-    out = tuple([a.reshape(s.shape) for a, s in zip(final, start, strict=True)])
+    start = layer._start(batch)
     if states:
+        for a, size in zip(states, sizes, strict=True):
+            if a.shape != (*axes, size):
+                raise _Left(_SHAPES)
         start = tuple([np.ascontiguousarray(a).reshape(s.shape) for a, s in zip(states, start, strict=True)])
+    final = tuple([np.empty(s.shape, dtype) for s in start])
     run = layer._runners.get(backends.current()) or layer._prepare()
-    run(x, start, lengths, y, out, torch.get_num_threads())
-    return final
+    run(x, start, lengths, y, final, torch.get_num_threads())
+    return [a.reshape(*axes, a.shape[2]) for a in final]
 
 
-def _states(hx: Any, pair: bool) -> Sequence[Any]:
-    """Return h, or h and c, as a sequence: empty for None."""
-    if hx is None:
-        return ()
-    if isinstance(hx, (tuple, list)) != pair:
-        raise _Left("torch refuses such states")
-    return hx if pair else (hx,)
-
-
-def _tensors(final: list[Array]) -> Any:
-    if len(final) == 1:
-        return torch.from_numpy(final[0])
-    return torch.from_numpy(final[0]), torch.from_numpy(final[1])
+def _results(states: list[Array]) -> Any:
+    if len(states) == 1:
+        return torch.from_numpy(states[0])
+    return torch.from_numpy(states[0]), torch.from_numpy(states[1])
 
 
 class _Layer(_Fast):
@@ -186,15 +209,16 @@ class _Layer(_Fast):
         return names
 
     def _run(self, input: Any, hx: Any) -> Any:
-        states = _states(hx, isinstance(self, nn.LSTM))
+        if self.training and self.dropout and self.num_layers > 1:
+            raise _Left("dropout is on: call eval()")
         packed = isinstance(input, rnn.PackedSequence)
-        data = input.data if packed else input
-        layer = self._layer(data, states)
-        x, states = _array(data), [_array(t) for t in states]
-        if x.ndim not in ((2,) if packed else (2, 3)) or x.shape[-1] != self.input_size:
-            raise _Left("torch refuses such shapes")
+        tensors = _tensors(input.data if packed else input, hx, isinstance(self, nn.LSTM))
+        layer = self._layer(tensors)
+        x, *states = _arrays(tensors, layer.dtype)
         if packed:
             return self._run_packed(layer, input, x, states)
+        if not 2 <= x.ndim <= 3:
+            raise _Left(_SHAPES)
         y = np.empty((*x.shape[:-1], layer._output_size), x.dtype)
         if x.ndim == 2:
             final = _advance(layer, x[:, None], states, (layer._stacked,), None, y[:, None])
@@ -203,21 +227,24 @@ class _Layer(_Fast):
             final = _advance(layer, x.transpose(1, 0, 2), states, shape, None, y.transpose(1, 0, 2))
         else:
             final = _advance(layer, x, states, (layer._stacked, x.shape[1]), None, y)
-        return torch.from_numpy(y), _tensors(final)
+        return torch.from_numpy(y), _results(final)
 
     def _run_packed(self, layer: Any, input: rnn.PackedSequence, data: Array, states: list[Array]) -> Any:
         sizes, order, back = input.batch_sizes.numpy(), input.sorted_indices, input.unsorted_indices
+        shape = (layer._stacked, sizes[0])
+        if data.shape[:-1] != (sizes.sum(),) or (np.diff(sizes) > 0).any() or any(a.shape[:2] != shape for a in states):
+            raise _Left(_SHAPES)
         valid = np.arange(sizes[0]) < sizes[:, None]  # (T, B): the rows of data, in their order
-        x = np.zeros((*valid.shape, self.input_size), data.dtype)
+        x = np.zeros((*valid.shape, data.shape[1]), data.dtype)
         x[valid] = data
         y = np.empty((*valid.shape, layer._output_size), data.dtype)
         if order is not None:
             states = [a.take(order.numpy(), 1) for a in states]
-        final = _advance(layer, x, states, (layer._stacked, x.shape[1]), valid.sum(0), y)
+        final = _advance(layer, x, states, shape, valid.sum(0), y)
         if back is not None:
             final = [a.take(back.numpy(), 1) for a in final]
         result = rnn.PackedSequence(torch.from_numpy(y[valid]), input.batch_sizes, order, back)
-        return result, _tensors(final)
+        return result, _results(final)
 
 
 class _Cell(_Fast):
@@ -227,15 +254,15 @@ class _Cell(_Fast):
         return ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
 
     def _run(self, input: Any, hx: Any) -> Any:
-        states = _states(hx, isinstance(self, nn.LSTMCell))
-        layer = self._layer(input, states)
-        x, states = _array(input), [_array(t) for t in states]
+        tensors = _tensors(input, hx, isinstance(self, nn.LSTMCell))
+        layer = self._layer(tensors)
+        x, *states = _arrays(tensors, layer.dtype)
+        if not 1 <= x.ndim <= 2:
+            raise _Left(_SHAPES)
         axes = x.shape[:-1]
-        if len(axes) > 1 or x.shape[-1:] != (self.input_size,):
-            raise _Left("torch refuses such shapes")
-        x = x.reshape(1, -1, self.input_size)
+        x = x[None] if axes else x[None, None]
         y = np.empty((1, x.shape[1], self.hidden_size), x.dtype)
-        return _tensors(_advance(layer, x, states, axes, None, y))
+        return _results(_advance(layer, x, states, axes, None, y))
 
 
 class RNN(_Layer, nn.RNN):
@@ -263,7 +290,6 @@ class GRUCell(_Cell, nn.GRUCell):
 
 
 _FAST: dict[Any, Any] = {kind.__bases__[1]: kind for kind in (RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell)}
-_PLAIN = {fast: plain for plain, fast in _FAST.items()}
 
 
 def accelerate(model: nn.Module) -> nn.Module:
