@@ -66,6 +66,8 @@ class _Fast(nn.Module):
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """Run the module as torch's forward does: on fastrnn, or where torch is needed there."""
+        if torch.compiler.is_compiling():  # before anything that a graph would have to record
+            return super().forward(input, hx)
         counts = self.__dict__.get("_counts") or self.__dict__.setdefault("_counts", [0, 0, ""])
         try:
             result = self._run(input, hx)
@@ -86,16 +88,16 @@ class _Fast(nn.Module):
 
     def _layer(self, tensors: tuple[Any, ...]) -> Any:
         """Return fastrnn's layer of the weights of now, for a call with these tensors; _Left where torch runs it."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.jit.is_tracing():
             raise _Left("it is being traced")
         if not {type(t) for t in tensors} <= _TENSORS:
             raise _Left("not all arguments are plain tensors")
+        if forward_ad._current_level >= 0 or peek_interpreter_stack() is not None or is_in_torch_dispatch_mode():
+            raise _Left("forward-mode autograd, torch.func or a dispatch mode is at work")
         weights = [w for w in self._parameters.values() if w is not None]
         if torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *weights)):
             self._warn()
             raise _Left("autograd is on: call it under torch.inference_mode()")
-        if forward_ad._current_level >= 0 or peek_interpreter_stack() is not None or is_in_torch_dispatch_mode():
-            raise _Left("forward-mode autograd, torch.func or a dispatch mode is at work")
         if torch.is_autocast_enabled("cpu"):
             raise _Left("autocast is on")
         held: _Held | None = self.__dict__.get("_held")
@@ -111,7 +113,7 @@ class _Fast(nn.Module):
             warnings.warn(message, stacklevel=7)  # where the module is called
 
     def _hold(self, weights: list[Tensor]) -> _Held:
-        if list(self._parameters) != self._names():
+        if not self._parameters.keys() >= set(self._names()):
             raise _Left("its weights are computed anew in each call: accelerate() makes them parameters")
         if {w.dtype for w in weights} not in _DTYPES:
             raise _Left("its weights are not all float32, or not all float64")
@@ -125,7 +127,7 @@ class _Fast(nn.Module):
         return _Held(conversion.from_torch(self._plain()), samples, seen)
 
     def _names(self) -> list[str]:
-        """Names of all parameters, None or not."""
+        """Names of the parameters that forward reads, None or not."""
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
@@ -324,10 +326,12 @@ def accelerate(model: nn.Module) -> nn.Module:
     >>> fastrnn.torch.report(model)
     [('1', 'fast', '', 1, 0)]
     """
-    for module in _checked(model).modules():
-        if parametrize.type_before_parametrizations(module) in _FAST:
-            _materialise(module)
-            module.__class__ = _FAST[type(module)]
+    for module in list(_checked(model).modules()):
+        kind = parametrize.type_before_parametrizations(module)
+        if kind in _FAST or issubclass(kind, _Fast):
+            with torch.inference_mode(False), torch.enable_grad():  # parameters keep whether they require grad
+                _materialise(module)
+            module.__class__ = _FAST.get(kind, kind)
     return model
 
 
@@ -385,6 +389,8 @@ def _materialise(module: Any) -> None:
     """Replace weights that are recomputed at each call by parameters."""
     for name in list(getattr(module, "parametrizations", ())):
         parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        if name not in module._parameters:  # torch leaves a plain tensor where nothing required grad
+            setattr(module, name, nn.Parameter(getattr(module, name), requires_grad=False))
     for hook in list(module._forward_pre_hooks.values()):
         if isinstance(hook, WeightNorm):
             remove_weight_norm(module, hook.name)
