@@ -19,7 +19,8 @@ except ImportError as error:
 from torch import Tensor, nn
 from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad
-from torch.nn.utils import parametrize, prune, remove_weight_norm, rnn
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm, rnn
+from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
@@ -387,6 +388,7 @@ def _why_left(module: nn.Module) -> str:
 
 def _materialise(module: Any) -> None:
     """Replace weights that are recomputed at each call by parameters."""
+    frozen = not any(weight.requires_grad for weight in module.parameters())
     for name in list(getattr(module, "parametrizations", ())):
         parametrize.remove_parametrizations(module, name, leave_parametrized=True)
         if name not in module._parameters:  # torch leaves a plain tensor where nothing required grad
@@ -394,5 +396,9 @@ def _materialise(module: Any) -> None:
     for hook in list(module._forward_pre_hooks.values()):
         if isinstance(hook, WeightNorm):
             remove_weight_norm(module, hook.name)
+        elif isinstance(hook, SpectralNorm):
+            remove_spectral_norm(module, hook.name)
         elif isinstance(hook, prune.BasePruningMethod):
             prune.remove(module, hook._tensor_name)
+    if frozen:  # of which torch does not take care
+        module.requires_grad_(False)

@@ -285,6 +285,7 @@ def test_weights_that_are_views():
 
 COMPUTED = {
     "weight_norm hook": lambda m, name: torch.nn.utils.weight_norm(m, name),
+    "spectral_norm hook": lambda m, name: torch.nn.utils.spectral_norm(m, name),
     "weight_norm": parametrizations.weight_norm,
     "spectral_norm": parametrizations.spectral_norm,
     "pruned": lambda m, name: prune.l1_unstructured(m, name, amount=0.5),
@@ -319,19 +320,6 @@ def test_computed_weights(kind, what, trained):
         assert calls(theirs) == (1, 0)
     assert set(theirs.state_dict()) == set(pair(kind)[0].state_dict())
     assert all(weight.requires_grad == trained for weight in theirs.parameters())
-
-
-def test_spectral_norm_of_the_old_form_stays():
-    theirs, ours = pair("GRU")
-    for module in (theirs, ours):
-        torch.manual_seed(1)
-        torch.nn.utils.spectral_norm(module, "weight_hh_l0").eval()
-    x = inputs(ours)
-    with torch.no_grad():
-        expected = theirs(x)
-        assert_same(ours(x), expected)
-        assert_same(fast.accelerate(theirs)(x), expected)
-    assert "computed anew" in reason(theirs)
 
 
 # Graphs ---------------------------------------------------------------------------------------------------------------
