@@ -131,6 +131,11 @@ class _Fast(nn.Module):
         """Names of the parameters that forward reads, None or not."""
         raise NotImplementedError
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "training":
+            self.__dict__.pop("_held", None)  # such as the nonlinearity of a cell
+        super().__setattr__(name, value)
+
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
         return {name: value for name, value in state.items() if name not in ("_held", "_counts")}
@@ -153,7 +158,7 @@ def _tensors(input: Any, hx: Any, pair: bool) -> tuple[Any, ...]:
         return (input,)
     if not pair:
         return input, hx
-    if not isinstance(hx, (tuple, list)):
+    if not isinstance(hx, (tuple, list)) or len(hx) != 2:
         raise _Left("its states are no pair of tensors")
     return (input, *hx)
 
@@ -182,7 +187,7 @@ def _advance(
 ) -> list[Array]:
     """Run a layer on x (T, B, I) and y (T, B, O), of any stride; states (*axes, size) -> final states, alike."""
     batch, sizes, dtype = x.shape[1], layer._state_sizes, layer.dtype
-    if not x.size or x.shape[2] != layer.input_size or (states and len(states) != len(sizes)):
+    if not x.size or x.shape[2] != layer.input_size:
         raise _Left(_SHAPES)
     if x.strides[2] != x.itemsize:
         x = np.ascontiguousarray(x)
