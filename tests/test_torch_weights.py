@@ -1,0 +1,147 @@
+"""Weights of fastrnn.torch's modules that change between calls."""
+
+import warnings
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from module_cases import (  # noqa: E402
+    assert_close,
+    calls,
+    flat,
+    inputs,
+    pair,
+    states,
+)
+
+
+@pytest.fixture(autouse=True)
+def _inference():
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "LSTM with projections")  # that oneDNN does not have them
+        yield
+
+
+def optimiser_step(module):
+    module.train()
+    with torch.enable_grad():
+        sum(t.square().sum() for t in flat(module(inputs(module)))).backward()
+    torch.optim.SGD(module.parameters(), lr=0.5).step()
+    for weight in module.parameters():
+        weight.grad = None
+
+
+def load_state_dict(module):
+    module.load_state_dict({name: value * 2 for name, value in module.state_dict().items()})
+
+
+def one_number(module):
+    module.weight_hh_l0[3, 2] += 1
+
+
+def copy_to_data(module):
+    module.weight_hh_l0.data.copy_(module.weight_hh_l0 * 2)
+
+
+def multiply_data(module):
+    module.bias_hh_l0.data.mul_(3)
+
+
+def new_data(module):
+    module.weight_ih_l0.data = module.weight_ih_l0.data * 2
+
+
+def set_storage(module):
+    module.weight_ih_l0.set_(module.weight_ih_l0.data * 2)
+
+
+def new_parameter(module):
+    module.weight_ih_l0 = torch.nn.Parameter(module.weight_ih_l0 * 2)
+
+
+def to_float64(module):
+    module.double()
+
+
+def numpy_writes(module):
+    module.weight_hh_l0.detach().numpy()[...] *= 2
+
+
+def shared_memory(module):
+    module.share_memory()
+    module.weight_hh_l0.mul_(2)
+
+
+def reset(module):
+    module.reset_parameters()
+
+
+CHANGES = [
+    optimiser_step,
+    load_state_dict,
+    one_number,
+    copy_to_data,
+    multiply_data,
+    new_data,
+    set_storage,
+    new_parameter,
+    to_float64,
+    numpy_writes,
+    shared_memory,
+    reset,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_weights_are_noticed(change):
+    theirs, ours = pair("GRU", 9, 11)
+    x = inputs(ours)
+    before = ours(x)
+    change(ours)
+    x = x.to(ours.weight_hh_l0.dtype)
+    theirs.to(x.dtype).load_state_dict(ours.state_dict())
+    after = ours(x)
+    assert_close(after, theirs(x))
+    assert not torch.equal(after[0].float(), before[0])
+    assert calls(ours)[0] == 2
+
+
+def test_a_change_of_one_column_is_noticed():
+    # numbers that are looked at lie in many columns, though H*H is a multiple of their count
+    _, ours = pair("RNN-tanh", 32, 32)
+    x = inputs(ours)
+    before = ours(x)
+    weight = ours.weight_hh_l0.detach().numpy()
+    noticed = 0
+    for column in range(32):
+        weight[:, column] += 1
+        noticed += not torch.equal(ours(x)[0], before[0])
+        before = ours(x)
+    assert noticed >= 12
+
+
+def test_nothing_is_packed_again_while_weights_stay():
+    _, ours = pair("LSTMCell")
+    ours(inputs(ours))
+    held = ours.__dict__["_held"]
+    ours(inputs(ours), states(ours))
+    ours.eval().train()
+    ours.requires_grad_(False)
+    ours(inputs(ours))
+    assert ours.__dict__["_held"] is held
+
+
+def test_training_in_place():
+    theirs, ours = pair("LSTM")
+    data, x = inputs(ours, 6, 4), inputs(ours, seed=3)
+    optimisers = [torch.optim.Adam(module.parameters(), lr=0.05) for module in (theirs, ours)]
+    for _ in range(3):
+        for module, optimiser in zip((theirs, ours), optimisers, strict=True):
+            with torch.enable_grad():
+                loss = module.train()(data)[0].square().mean()
+                optimiser.zero_grad()
+                loss.backward()
+            optimiser.step()
+        assert_close(ours.eval()(x), theirs.eval()(x))
+    assert calls(ours) == (3, 3)
