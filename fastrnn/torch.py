@@ -8,6 +8,7 @@ and made anew once they change.
 
 import operator
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -91,7 +92,7 @@ class _Fast(nn.Module):
         """Return fastrnn's layer of the weights of now, for a call with these tensors; _Left where torch runs it."""
         if torch.jit.is_tracing():
             raise _Left("it is being traced")
-        if not {type(t) for t in tensors} <= _TENSORS:
+        if not _TENSORS.issuperset(map(type, tensors)):
             raise _Left("not all arguments are plain tensors")
         if forward_ad._current_level >= 0 or peek_interpreter_stack() is not None or is_in_torch_dispatch_mode():
             raise _Left("forward-mode autograd, torch.func or a dispatch mode is at work")
@@ -182,28 +183,27 @@ def _arrays(tensors: tuple[Tensor, ...], dtype: np.dtype[Any]) -> list[Array]:
     return arrays
 
 
-def _advance(
-    layer: Any, x: Array, states: list[Array], axes: tuple[int, ...], lengths: Array | None, y: Array
-) -> list[Array]:
-    """Run a layer on x (T, B, I) and y (T, B, O), of any stride; states (*axes, size) -> final states, alike."""
-    batch, sizes, dtype = x.shape[1], layer._state_sizes, layer.dtype
+def _advance(layer: Any, x: Array, states: list[Array], lengths: Array | None, y: Array) -> tuple[Array, ...]:
+    """Run a layer on x (T, B, I) and y (T, B, O), of any stride; states (L*D, B, P or H) -> final states."""
+    batch, stacked, sizes = x.shape[1], layer._stacked, layer._state_sizes
     if not x.size or x.shape[2] != layer.input_size:
         raise _Left(_SHAPES)
     if x.strides[2] != x.itemsize:
         x = np.ascontiguousarray(x)
-    start = layer._start(batch)
     if states:
         for a, size in zip(states, sizes, strict=True):
-            if a.shape != (*axes, size):
+            if a.shape != (stacked, batch, size):
                 raise _Left(_SHAPES)
-        start = tuple([np.ascontiguousarray(a).reshape(s.shape) for a, s in zip(states, start, strict=True)])
-    final = tuple([np.empty(s.shape, dtype) for s in start])
+        start = tuple(map(np.ascontiguousarray, states))
+    else:
+        start = layer._start(batch)
+    final = tuple([np.empty((stacked, batch, size), x.dtype) for size in sizes])
     run = layer._runners.get(backends.current()) or layer._prepare()
     run(x, start, lengths, y, final, torch.get_num_threads())
-    return [a.reshape(*axes, a.shape[2]) for a in final]
+    return final
 
 
-def _results(states: list[Array]) -> Any:
+def _results(states: Sequence[Array]) -> Any:
     if len(states) == 1:
         return torch.from_numpy(states[0])
     return torch.from_numpy(states[0]), torch.from_numpy(states[1])
@@ -225,30 +225,31 @@ class _Layer(_Fast):
         x, *states = _arrays(tensors, layer.dtype)
         if packed:
             return self._run_packed(layer, input, x, states)
-        if not 2 <= x.ndim <= 3:
-            raise _Left(_SHAPES)
         y = np.empty((*x.shape[:-1], layer._output_size), x.dtype)
-        if x.ndim == 2:
-            final = _advance(layer, x[:, None], states, (layer._stacked,), None, y[:, None])
-        elif self.batch_first:
-            shape = (layer._stacked, x.shape[0])
-            final = _advance(layer, x.transpose(1, 0, 2), states, shape, None, y.transpose(1, 0, 2))
-        else:
-            final = _advance(layer, x, states, (layer._stacked, x.shape[1]), None, y)
-        return torch.from_numpy(y), _results(final)
+        if x.ndim == 3:
+            if self.batch_first:
+                final = _advance(layer, x.transpose(1, 0, 2), states, None, y.transpose(1, 0, 2))
+            else:
+                final = _advance(layer, x, states, None, y)
+            return torch.from_numpy(y), _results(final)
+        if x.ndim != 2 or any(a.ndim != 2 for a in states):
+            raise _Left(_SHAPES)
+        final = _advance(layer, x[:, None], [a[:, None] for a in states], None, y[:, None])
+        return torch.from_numpy(y), _results([a[:, 0] for a in final])
 
     def _run_packed(self, layer: Any, input: rnn.PackedSequence, data: Array, states: list[Array]) -> Any:
         sizes, order, back = input.batch_sizes.numpy(), input.sorted_indices, input.unsorted_indices
-        shape = (layer._stacked, sizes[0])
-        if data.shape[:-1] != (sizes.sum(),) or (np.diff(sizes) > 0).any() or any(a.shape[:2] != shape for a in states):
+        if data.shape[:-1] != (sizes.sum(),) or (np.diff(sizes) > 0).any():
             raise _Left(_SHAPES)
         valid = np.arange(sizes[0]) < sizes[:, None]  # (T, B): the rows of data, in their order
         x = np.zeros((*valid.shape, data.shape[1]), data.dtype)
         x[valid] = data
         y = np.empty((*valid.shape, layer._output_size), data.dtype)
         if order is not None:
+            if any(a.shape[1:2] != (sizes[0],) for a in states):
+                raise _Left(_SHAPES)
             states = [a.take(order.numpy(), 1) for a in states]
-        final = _advance(layer, x, states, shape, valid.sum(0), y)
+        final: Sequence[Array] = _advance(layer, x, states, valid.sum(0), y)
         if back is not None:
             final = [a.take(back.numpy(), 1) for a in final]
         result = rnn.PackedSequence(torch.from_numpy(y[valid]), input.batch_sizes, order, back)
@@ -267,10 +268,10 @@ class _Cell(_Fast):
         x, *states = _arrays(tensors, layer.dtype)
         if not 1 <= x.ndim <= 2:
             raise _Left(_SHAPES)
-        axes = x.shape[:-1]
-        x = x[None] if axes else x[None, None]
+        add, drop = (None, 0) if x.ndim == 2 else ((None, None), (0, 0))  # the axis of time, or of layers; of rows
+        x, states = x[add], [a[add] for a in states]
         y = np.empty((1, x.shape[1], self.hidden_size), x.dtype)
-        return _results(_advance(layer, x, states, axes, None, y))
+        return _results([a[drop] for a in _advance(layer, x, states, None, y)])
 
 
 class RNN(_Layer, nn.RNN):
