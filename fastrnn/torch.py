@@ -18,12 +18,12 @@ try:
 except ImportError as error:
     raise ImportError("fastrnn.torch needs torch: pip install 'fastrnn[torch]'") from error
 from torch import Tensor, nn
+from torch._C import _len_torch_dispatch_stack
 from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm, rnn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from fastrnn import backends, conversion
 
@@ -94,7 +94,7 @@ class _Fast(nn.Module):
             raise _Left("it is being traced")
         if not _TENSORS.issuperset(map(type, tensors)):
             raise _Left("not all arguments are plain tensors")
-        if forward_ad._current_level >= 0 or peek_interpreter_stack() is not None or is_in_torch_dispatch_mode():
+        if forward_ad._current_level >= 0 or peek_interpreter_stack() is not None or _len_torch_dispatch_stack():
             raise _Left("forward-mode autograd, torch.func or a dispatch mode is at work")
         weights = [w for w in self._parameters.values() if w is not None]
         if torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *weights)):
@@ -117,6 +117,8 @@ class _Fast(nn.Module):
     def _hold(self, weights: list[Tensor]) -> _Held:
         if not self._parameters.keys() >= set(self._names()):
             raise _Left("its weights are computed anew in each call: accelerate() makes them parameters")
+        if not _TENSORS.issuperset(map(type, weights)):
+            raise _Left("not all its weights are plain tensors")
         if {w.dtype for w in weights} not in _DTYPES:
             raise _Left("its weights are not all float32, or not all float64")
         if any(w.is_inference() for w in weights):

@@ -264,6 +264,18 @@ def test_weights_of_inference_mode():
     assert calls(ours) == (1, 1)
 
 
+def test_weights_that_are_no_plain_tensors():
+    theirs, ours = pair("LSTM")
+    x = inputs(ours)
+    with torch.no_grad():
+        ours(x)
+        for module in (theirs, ours):
+            module.weight_hh_l0 = torch.nn.Parameter(module.weight_hh_l0.detach().as_subclass(Sub))
+        ours(x)
+    assert calls(ours) == (1, 1)
+    assert "weights are plain tensors" in reason(ours)
+
+
 def test_weights_that_are_views():
     theirs, ours = pair("RNN-tanh", 7, 7)
     for module in (theirs, ours):
