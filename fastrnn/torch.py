@@ -170,9 +170,9 @@ def _array(t: Tensor) -> Array:
     """Return the memory of a tensor as an array."""
     try:
         a: Array = t.numpy()
-    except RuntimeError:  # it requires grad, or is conjugated or negated when it is read
-        a = t.numpy(force=True)
-    except TypeError as error:
+    except (RuntimeError, TypeError) as error:
+        if t.requires_grad or t.is_neg():
+            return _array(t.detach().resolve_neg())
         raise _Left("not all tensors are dense, of a dtype that NumPy has, and in the CPU's memory") from error
     return a if a.flags.aligned else a.copy()
 
@@ -281,7 +281,19 @@ class RNN(_Layer, nn.RNN):
 
 
 class LSTM(_Layer, nn.LSTM):
-    """torch.nn.LSTM, run by fastrnn in inference."""
+    """torch.nn.LSTM, run by fastrnn in inference.
+
+    Arguments, parameters, inputs and results are torch's, also for the other modules here.
+
+    Examples
+    --------
+    >>> import torch, fastrnn.torch
+    >>> lstm = fastrnn.torch.LSTM(3, 4, batch_first=True)
+    >>> with torch.inference_mode():
+    ...     y, (h, c) = lstm(torch.ones(2, 7, 3))
+    >>> y.shape, h.shape, c.shape
+    (torch.Size([2, 7, 4]), torch.Size([1, 2, 4]), torch.Size([1, 2, 4]))
+    """
 
 
 class GRU(_Layer, nn.GRU):

@@ -360,6 +360,15 @@ def test_hooks_run(kind):
     assert calls(ours) == (1, 0)
 
 
+def test_a_default_device_does_not_move_results():
+    _, ours = pair("LSTM")
+    x = inputs(ours)
+    with torch.device("meta"):
+        results = ours(x)
+    assert_same(results, ours(x))
+    assert calls(ours) == (2, 0)
+
+
 def test_keywords():
     for kind in KINDS:
         _, ours = pair(kind)

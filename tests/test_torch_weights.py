@@ -36,6 +36,11 @@ def load_state_dict(module):
     module.load_state_dict({name: value * 2 for name, value in module.state_dict().items()})
 
 
+def assign_state_dict(module):
+    state = {name: value * 2 for name, value in module.state_dict().items()}
+    module.load_state_dict(state, assign=True)
+
+
 def one_number(module):
     module.weight_hh_l0[3, 2] += 1
 
@@ -80,6 +85,7 @@ def reset(module):
 CHANGES = [
     optimiser_step,
     load_state_dict,
+    assign_state_dict,
     one_number,
     copy_to_data,
     multiply_data,
