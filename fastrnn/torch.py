@@ -19,6 +19,7 @@ except ImportError as error:
     raise ImportError("fastrnn.torch needs torch: pip install 'fastrnn[torch]'") from error
 from torch import Tensor, nn
 from torch._C import _len_torch_dispatch_stack
+from torch._C._dynamo.eval_frame import set_eval_frame
 from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm, rnn
@@ -71,6 +72,7 @@ class _Fast(nn.Module):
         if torch.compiler.is_compiling():  # before anything that a graph would have to record
             return super().forward(input, hx)
         counts = self.__dict__.get("_counts") or self.__dict__.setdefault("_counts", [0, 0, ""])
+        callback = set_eval_frame(None)  # torch.compile runs layers as they are, but would compile what they call
         try:
             result = self._run(input, hx)
         except _Left as left:
@@ -79,6 +81,8 @@ class _Fast(nn.Module):
         else:
             counts[0] += 1
             return result
+        finally:
+            set_eval_frame(callback)
         if isinstance(input, torch.fx.Proxy):  # torch.nn's modules are leaves of a graph
             target = input.tracer.path_of_module(self)
             return input.tracer.create_proxy("call_module", target, (input, hx), {})
