@@ -213,6 +213,17 @@ def test_bits_of_the_numpy_cells(backend, kind):
     assert backend in ours.__dict__["_held"].layer._runners
 
 
+def test_the_backend_is_chosen_anew_for_each_call():
+    _, ours = pair("GRU")
+    x = inputs(ours)
+    expected = ours(x)
+    with fastrnn.use_backend("reference"):
+        noted = spy(ours)
+        assert_close(ours(x), expected)  # the formulas, in NumPy's own order of additions
+    assert not noted
+    assert set(ours.__dict__["_held"].layer._runners) == {fastrnn.available_backends()[0], "reference"}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_results_are_tensors_of_their_own(kind):
     _, ours = pair(kind)

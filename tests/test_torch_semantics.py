@@ -238,6 +238,7 @@ BROKEN = {
     "too many rows": lambda x: (x[:7], torch.tensor([3, 2, 1]), None, None),
     "too many features": lambda x: (torch.ones(6, 6), torch.tensor([3, 2, 1]), None, None),
     "three axes": lambda x: (x[:6, None], torch.tensor([3, 2, 1]), None, None),
+    "growing": lambda x: (x[:5], torch.tensor([2, 1, 2]), None, None),
     "another dtype": lambda x: (x[:6].double(), torch.tensor([3, 2, 1]), None, None),
 }
 
