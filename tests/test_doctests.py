@@ -14,6 +14,7 @@ import fastrnn
 
 TREE = Path(__file__).parent.parent
 MODULES = ["fastrnn", *(module.name for module in pkgutil.walk_packages(fastrnn.__path__, "fastrnn."))]
+NEED_TORCH = ("fastrnn.comparison", "fastrnn.conversion", "fastrnn.torch", "fastrnn._bench.zoo")
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 BLOCKS = BLOCK.findall((TREE / "README.md").read_text())
 PAGES = sorted(page for page in (TREE / "docs").glob("*.md") if BLOCK.search(page.read_text(encoding="utf-8")))
@@ -21,7 +22,7 @@ PAGES = sorted(page for page in (TREE / "docs").glob("*.md") if BLOCK.search(pag
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
-    needed = dict.fromkeys(("fastrnn.comparison", "fastrnn.conversion", "fastrnn.torch"), "torch")
+    needed = dict.fromkeys(NEED_TORCH, "torch")
     needed["fastrnn.plot"] = "matplotlib"
     if name in needed:
         pytest.importorskip(needed[name])

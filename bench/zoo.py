@@ -1,0 +1,92 @@
+"""Architectures of fastrnn/_bench/zoo.py: how many times longer torch takes than the same model after accelerate."""
+
+import argparse
+import copy
+import functools
+import os
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastrnn._bench import ratios
+from fastrnn._bench.engines import Engine
+from fastrnn._bench.zoo import ZOO, flat
+from fastrnn.torch import accelerate
+
+REST = 0.02  # seconds in which the threads of torch's pool stop to spin
+ROUNDS = 5
+
+
+class Rested(ratios.Local):
+    """An engine on several threads of this process, where torch's pool is shared: each block wakes it again."""
+
+    def block(self, count: int) -> float:
+        """Seconds that `count` calls take, after one that is not counted."""
+        time.sleep(REST)
+        super().block(1)
+        return super().block(count)
+
+
+def numbers(result: Any) -> np.ndarray:
+    """All numbers of what a model returned."""
+    return np.concatenate([tensor.numpy().ravel() for tensor in flat(result)])
+
+
+def recurrent_share(model: torch.nn.Module, inputs: tuple[Any, ...], budget: float) -> float:
+    """Share of a call's time that is spent in recurrent modules: median of calls for so many seconds."""
+    model, marks = copy.deepcopy(model), []
+    for module in model.modules():
+        if isinstance(module, (torch.nn.RNNBase, torch.nn.RNNCellBase)):
+            module.register_forward_pre_hook(lambda *_: marks.append(-time.perf_counter()))
+            module.register_forward_hook(lambda *_: marks.append(time.perf_counter()))
+    shares: list[float] = []
+    end = time.perf_counter() + budget
+    with torch.inference_mode():
+        model(*inputs)
+        while len(shares) < ROUNDS or time.perf_counter() < end:
+            marks.clear()
+            start = time.perf_counter()
+            model(*inputs)
+            shares.append(sum(marks) / (time.perf_counter() - start))
+    return float(np.median(shares))
+
+
+def compare(name: str, threads: int, budget: float) -> str:
+    """Measure an architecture: a line of the table."""
+    model, inputs = ZOO[name].make()
+    fast = accelerate(copy.deepcopy(model))
+    kind = Rested if threads > 1 else ratios.Local
+    ours, theirs = (kind(Engine(functools.partial(m, *inputs), numbers, torch.inference_mode)) for m in (fast, model))
+    agreement = ratios.agreement(ours.output(), theirs.output())
+    if agreement.fraction < 1:
+        raise SystemExit(f"{name}: outputs differ, {agreement}")
+    same, found = ratios.compare(ours, ours, budget / 2), ratios.compare(ours, theirs, budget)
+    share, rest = (recurrent_share(m, inputs, budget / 4) for m in (model, fast))
+    modules = found.median * share / rest
+    ours_spread, spread = (f"{ratio.median:5.2f} ({ratio.low:.2f} to {ratio.high:.2f})" for ratio in (same, found))
+    return f"{name:36} {1e3 * found.other:7.2f} ms  {share:4.0%}  {spread}  {modules:5.2f}  A/A {ours_spread}"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="parts of names; without, all")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, len(os.sched_getaffinity(0))])
+    parser.add_argument("--budget", type=float, default=2.0, help="seconds for a ratio")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore", "LSTM with projections")  # that oneDNN does not have them
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        print(
+            f"{threads} thread{'s' * (threads > 1)}: torch's time, share in recurrent modules, over ours, these alone"
+        )
+        for name in ZOO:
+            if not options.names or any(part in name for part in options.names):
+                print(compare(name, threads, options.budget), flush=True)
+
+
+if __name__ == "__main__":
+    main()
