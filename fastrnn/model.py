@@ -90,6 +90,9 @@ class SequenceModel(Writing, ManySequences):
     pool: str
     vocabulary: Vocabulary | None
     labels: tuple[str, ...] | None
+    _dtype: np.dtype[Any]
+    _input_size: int  # I, of vectors
+    _output_size: int  # V
     _recurrent: tuple[tuple[Chain, Recurrent], ...]  # each with the dense layers between it and the one before
     _tail: Chain  # the dense layers after the last of them
     _vocab: int | None  # how many ids there are
@@ -131,11 +134,14 @@ class SequenceModel(Writing, ManySequences):
             wiring=checks.choice(wiring, "wiring", WIRINGS),
             pool=checks.choice(pool, "pool", POOLS),
             vocabulary=vocabulary,
+            _dtype=dtype,
+            _input_size=kept[0].input_size,
             _recurrent=recurrent,
             _tail=tail,
             _by_ids=None if matrix is None or isinstance(kept[0], DenseLayer) else ByIds(kept[0], matrix),
         )
         self.__dict__["_vocab"] = self._fit()
+        self.__dict__["_output_size"] = (*self.layers, *self.head)[-1]._output_size
         self.__dict__["labels"] = None if labels is None else model_checks.labels(labels, self._output_size)
 
     def _fit(self) -> int | None:
@@ -156,20 +162,6 @@ class SequenceModel(Writing, ManySequences):
                 model_checks.chain(*given, name, layer.input_size, transposed)
             given = (name, layer._output_size)
         return vocab
-
-    @property
-    def _dtype(self) -> np.dtype[Any]:
-        return self._recurrent[0][1].dtype
-
-    @property
-    def _input_size(self) -> int:
-        """I, of vectors."""
-        return self.layers[0].input_size
-
-    @property
-    def _output_size(self) -> int:
-        """V."""
-        return (*self.layers, *self.head)[-1]._output_size
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise model_checks.fixed(name)
@@ -415,8 +407,9 @@ class SequenceModel(Writing, ManySequences):
 
     def _given(self, state: Any, batch: int, batched: bool) -> list[States]:
         """Read the states of all layers, or the initial ones."""
-        count = len(self._recurrent)
-        given = [None] * count if state is None else model_checks.states(state, count)
+        if state is None:
+            return [layer._start(batch) for _, layer in self._recurrent]
+        given = model_checks.states(state, len(self._recurrent))
         axes, letters = ((batch,), "L*D, B, ") if batched else ((), "L*D, ")
         return [
             layer._start(batch)
@@ -454,12 +447,15 @@ class SequenceModel(Writing, ManySequences):
 
     def _stages(self, states: Sequence[States], of_ids: bool) -> tuple[list[Stage], list[States]]:
         """Return what runs the layers once, from these states, and the final ones, which that writes."""
-        runs = [layer._prepare() for _, layer in self._recurrent]  # all before any runs: one may have no weights
-        if of_ids and self._by_ids is not None:
-            runs[0] = self._by_ids.run()
-        finals = [tuple(np.empty_like(s) for s in state) for state in states]
-        parts = zip(self._recurrent, runs, states, finals, strict=True)
-        return [stage(dense, layer, run, state, final) for (dense, layer), run, state, final in parts], finals
+        stages: list[Stage] = []
+        finals: list[States] = []
+        for (dense, layer), state in zip(self._recurrent, states, strict=True):
+            by_ids = self._by_ids if of_ids and not stages else None
+            final = tuple([np.empty(s.shape, s.dtype) for s in state])
+            run = layer._prepare() if by_ids is None else by_ids.run()
+            stages.append(stage(dense, layer, run, state, final))
+            finals.append(final)
+        return stages, finals
 
     def _to_many(self, x: Array, lengths: Array | None, states: Sequence[States], out: Array) -> list[States]:
         """Run x (B, T, I), or ids (B, T), to out (B, T, V)."""
@@ -475,12 +471,15 @@ class SequenceModel(Writing, ManySequences):
         place = stages[-1].place
         y = through(stages, x, lengths)
         if pool == "final":
-            directions = 1 + self._recurrent[-1][1].bidirectional
-            h = finals[-1][0][-directions:].transpose(1, 0, 2)  # (B, D, P or H)
-            rows = over_rows(self._tail, h.reshape(len(out), y.shape[2]), place)
+            h = finals[-1][0]  # (L*D, B, P or H)
+            rows = np.concatenate(h[-2:], axis=1) if self._recurrent[-1][1].bidirectional else h[-1]
+            rows = over_rows(self._tail, rows, place)
         else:
             rows = pooled(pool, self._tail, y, lengths, place)
-        out[:] = over_rows(self.head, rows, place)
+        if self.head:
+            over_rows(self.head, rows, place, out)
+        else:
+            out[:] = rows
         return finals
 
     def _feed_back(self, x: Array, states: Sequence[States], out: Array) -> list[States]:

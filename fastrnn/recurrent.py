@@ -225,6 +225,9 @@ class Weighted:
     def _prepare(self) -> backends.Run:
         """Return the runner of the backend in use, made once."""
         name = self.backend or backends.current()
+        run = self._runners.get(name)
+        if run is not None:
+            return run
         with backends.lock:
             plan, runners = self._planned(), self._runners
             if name not in runners:

@@ -115,7 +115,7 @@ def layout(states: Sequence[States], batched: bool) -> list[Any]:
 
 def stage(dense: Chain, layer: Recurrent, run: backends.Run, state: States, final: States) -> Stage:
     """Return what runs a layer once, from `state` to `final`, which it writes."""
-    place = Place(layer.backend, layer.num_threads or threads.get_num_threads())
+    place = Place(layer.backend, layer.num_threads or threads.count or threads.get_num_threads())
 
     def call(x: Array, lengths: Array | None, y: Array) -> None:
         run(x, state, lengths, y, final, place.num_threads)

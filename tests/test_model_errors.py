@@ -106,6 +106,9 @@ CALLS = [
     # ids
     (lambda: intents().predict([[1, 2], [3, 11]]), ValueError, r"x must hold ids in 0\.\.10, got 11 at \(1, 1\)"),
     (lambda: intents().predict([3, -1]), ValueError, r"x must hold ids in 0\.\.10, got -1 at \(1,\)"),
+    (lambda: intents().predict(np.array([3, -128], np.int8)), ValueError, r"ids in 0\.\.10, got -128 at \(1,\)"),
+    (lambda: intents().predict(np.array([3, 2**64 - 1], np.uint64)), ValueError, r"got 18446744073709551615 at \(1,\)"),
+    (lambda: intents().predict([2**63 - 1, -(2**63)]), ValueError, r"got 9223372036854775807 at \(0,\)"),
     (lambda: intents().predict(np.array([2**64 - 1], "u8")), ValueError, r"got 18446744073709551615 at \(0,\)"),
     (lambda: intents().predict([True, False]), TypeError, r"x must hold ids as integers .*got bools"),
     (
