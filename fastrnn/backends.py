@@ -16,6 +16,7 @@ they make tables of ``b + W_ih e`` for all of them, `Plan.table_bytes` large, or
 
 ``dense(plan)`` makes ``run(x, out, threads=1)`` with x (N, K) and out (N, V), last axes contiguous, and
 ``activate(activation, x, out)`` applies a function of `dense.FUNCTIONS` to rows (N, V), C-contiguous; out may be x.
+``sum_steps(x, out)`` adds the steps of x (B, T, K) in order of time to out (B, K), both C-contiguous.
 """
 
 import importlib
@@ -40,12 +41,19 @@ __all__ = ["available_backends", "cpu_info", "use_backend"]
 Run: TypeAlias = Callable[..., None]
 
 
+def _sum_steps(x: np.ndarray, out: np.ndarray) -> None:
+    """Add one by one: NumPy's own sums have an order that depends on the shape of the batch."""
+    for now in x.transpose(1, 0, 2):
+        out += now
+
+
 class Backend(NamedTuple):
-    """What runs layers, dense layers, and the functions that follow them."""
+    """What runs layers, dense layers, the functions that follow them, and sums over time."""
 
     layer: Callable[["Plan"], Run]
     dense: Callable[["DensePlan"], Run]
     activate: Callable[[str, np.ndarray, np.ndarray], None]
+    sum_steps: Callable[[np.ndarray, np.ndarray], None] = _sum_steps
 
 
 # The registry ---------------------------------------------------------------------------------------------------------
@@ -58,7 +66,7 @@ def _cython() -> Backend:
             _native.select_tier(tier)
         except (ValueError, RuntimeError) as error:
             raise type(error)(f"the environment variable FASTRNN_ISA={tier}: {error}") from None
-    return Backend(_native.Engine, _native.DenseEngine, _native.activate_rows)
+    return Backend(_native.Engine, _native.DenseEngine, _native.activate_rows, _native.sum_steps)
 
 
 def _numba() -> Backend:

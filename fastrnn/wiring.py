@@ -178,16 +178,15 @@ def pooled(pool: str, dense: Chain, y: Array, lengths: Array | None, place: Plac
     else:
         y = over_steps(dense, y, lengths, place)
         with np.errstate(all="ignore"):  # kernels do not warn either
-            rows = _mean(y, lengths) if pool == "mean" else _max(y, lengths)
+            rows = _mean(y, lengths, place) if pool == "mean" else _max(y, lengths)
     rows[lengths == 0] = 0
     return rows
 
 
-def _mean(y: Array, lengths: Array) -> Array:
-    """Add the steps one by one: NumPy's own sums have an order that depends on the shape of the batch."""
+def _mean(y: Array, lengths: Array, place: Place) -> Array:
+    """Add the steps in order of time; beyond a length they are +0, which changes nothing."""
     total = np.zeros((len(y), y.shape[2]), y.dtype)
-    for now in y.transpose(1, 0, 2):
-        total += now  # beyond a length that is +0, which changes nothing
+    backends.load(place.backend or backends.current()).sum_steps(y, total)
     result: Array = total / np.maximum(lengths, 1).astype(y.dtype)[:, None]
     return result
 

@@ -1,4 +1,4 @@
-# Dense layers, and the functions of rows that follow them.
+# Dense layers, the functions of rows that follow them, and sums over time.
 
 cdef enum:
     DENSE_TILE_ROWS = 48
@@ -108,3 +108,24 @@ def activate_rows(str activation, cnp.ndarray x not None, cnp.ndarray out not No
     with nogil:
         for row in range(rows):
             kernels.activate(kind, source + row * stride, target + row * stride, size)
+
+
+cdef void add_steps(const real *x, real *out, Py_ssize_t batch, Py_ssize_t steps, Py_ssize_t size) noexcept nogil:
+    cdef Py_ssize_t b, t, k
+    for b in range(batch):
+        for t in range(steps):
+            for k in range(size):
+                out[b * size + k] += x[(b * steps + t) * size + k]
+
+
+def sum_steps(cnp.ndarray x not None, cnp.ndarray out not None):
+    """Add the steps of x (B, T, K) in order of time to out (B, K); both C-contiguous and of one dtype."""
+    cdef Py_ssize_t batch = cnp.PyArray_DIM(x, 0), steps = cnp.PyArray_DIM(x, 1), size = cnp.PyArray_DIM(x, 2)
+    cdef void *source = cnp.PyArray_DATA(x)
+    cdef void *target = cnp.PyArray_DATA(out)
+    cdef bint narrow = cnp.PyArray_ITEMSIZE(x) == sizeof(float)
+    with nogil:
+        if narrow:
+            add_steps(<const float *>source, <float *>target, batch, steps, size)
+        else:
+            add_steps(<const double *>source, <double *>target, batch, steps, size)

@@ -1,9 +1,5 @@
 # The draw of a token from logits.  fastrnn/generate.py has the same in NumPy, for the other backends and as its description.
 
-ctypedef fused real:
-    float
-    double
-
 cdef struct Sampling:
     double temperature       # 0: the largest logit
     Py_ssize_t top_k         # tokens that may be drawn; 0: all

@@ -94,6 +94,10 @@ cdef enum:
     KEEP_BYTES = 8 * 1024 * 1024  # the largest workspace that outlives its call
     CHUNK_ROWS = 480              # rows of the sequence that pass through all layers of a one-way network together
 
+ctypedef fused real:
+    float
+    double
+
 _PHASES = {"rnn": FASTRNN_RNN, "lstm": FASTRNN_LSTM, "gru": FASTRNN_GRU, "gru_reset": FASTRNN_GRU_RESET,
            "gru_new": FASTRNN_GRU_NEW, "project": FASTRNN_PROJECT}
 _ACTIVATIONS = {"tanh": FASTRNN_TANH, "relu": FASTRNN_RELU, "sigmoid": FASTRNN_SIGMOID, "linear": FASTRNN_LINEAR,

@@ -142,13 +142,15 @@ def test_calls_from_several_threads():
 
 
 def test_the_mean_adds_in_order_of_time(backend):
-    for hidden in (1, 3, 16):
-        model = fastrnn.SequenceModel(make("gru", 2, hidden), wiring="many_to_one", pool="mean")
-        x = sequences(model, 2, 300)
-        total = np.zeros((2, hidden), np.float32)
-        for now in model.predict(x, wiring="many_to_many").transpose(1, 0, 2):
+    for hidden, dtype in ((1, np.float32), (3, np.float64), (16, np.float32)):
+        model = fastrnn.SequenceModel(make("gru", 2, hidden, dtype=dtype), wiring="many_to_one", pool="mean")
+        x, lengths = sequences(model, 3, 300), np.array([300, 0, 299])
+        total = np.zeros((3, hidden), dtype)
+        for now in model.predict(x, lengths=lengths, wiring="many_to_many").transpose(1, 0, 2):
             total += now
-        assert same_bits(model.predict(x), total / np.float32(300))
+        wanted = total / np.maximum(lengths, 1).astype(dtype)[:, None]
+        assert same_bits(model.predict(x, lengths=lengths), wanted)
+        assert same_bits(model.predict(x[0]), wanted[0])
 
 
 def test_the_largest_of_both_zeros(backend):
