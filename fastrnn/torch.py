@@ -354,7 +354,7 @@ def accelerate(model: nn.Module) -> nn.Module:
     for module in list(_checked(model).modules()):
         kind = parametrize.type_before_parametrizations(module)
         if kind in _FAST or issubclass(kind, _Fast):
-            with torch.inference_mode(False), torch.enable_grad():  # parameters keep whether they require grad
+            with torch.inference_mode(False):  # it turns autograd on: parameters keep whether they require grad
                 _materialise(module)
             module.__class__ = _FAST.get(kind, kind)
     return model
