@@ -33,6 +33,7 @@ __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "accelerate",
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 SAMPLES = 16  # of a weight, about so many numbers are looked at in each call
+PACKED_ROWS = 64  # of a PackedSequence, run at once
 _TENSORS = {Tensor, nn.Parameter}
 _DTYPES = ({torch.float32}, {torch.float64})
 _SHAPES = "its arguments are empty, or of shapes that torch refuses"
@@ -245,20 +246,30 @@ class _Layer(_Fast):
 
     def _run_packed(self, layer: Any, input: rnn.PackedSequence, data: Array, states: list[Array]) -> Any:
         sizes, order, back = input.batch_sizes.numpy(), input.sorted_indices, input.unsorted_indices
-        if data.shape[:-1] != (sizes.sum(),) or (np.diff(sizes) > 0).any():
+        if (
+            data.shape[:-1] != (sizes.sum(),)
+            or (np.diff(sizes) > 0).any()
+            or any(a.shape[1:2] != (sizes[0],) for a in states)
+        ):
             raise _Left(_SHAPES)
-        valid = np.arange(sizes[0]) < sizes[:, None]  # (T, B): the rows of data, in their order
-        x = np.zeros((*valid.shape, data.shape[1]), data.dtype)
-        x[valid] = data
-        y = np.empty((*valid.shape, layer._output_size), data.dtype)
         if order is not None:
-            if any(a.shape[1:2] != (sizes[0],) for a in states):
-                raise _Left(_SHAPES)
             states = [a.take(order.numpy(), 1) for a in states]
-        final: Sequence[Array] = _advance(layer, x, states, valid.sum(0), y)
+        out = np.empty((len(data), layer._output_size), data.dtype)
+        finals = []
+        for first in range(0, sizes[0], PACKED_ROWS):  # padded to the longest of each group, not of all
+            steps = sizes[sizes > first]
+            rows = np.arange(first, min(first + PACKED_ROWS, sizes[0]))
+            valid = rows < steps[:, None]  # (T, B)
+            places = ((np.cumsum(steps) - steps)[:, None] + rows)[valid]  # in data
+            x = np.zeros((*valid.shape, data.shape[1]), data.dtype)
+            x[valid] = data[places]
+            y = np.empty((*valid.shape, layer._output_size), data.dtype)
+            finals.append(_advance(layer, x, [a[:, rows] for a in states], valid.sum(0), y))
+            out[places] = y[valid]
+        final: Sequence[Array] = [np.concatenate(parts, 1) for parts in zip(*finals, strict=True)]
         if back is not None:
             final = [a.take(back.numpy(), 1) for a in final]
-        result = rnn.PackedSequence(torch.from_numpy(y[valid]), input.batch_sizes, order, back)
+        result = rnn.PackedSequence(torch.from_numpy(out), input.batch_sizes, order, back)
         return result, _results(final)
 
 

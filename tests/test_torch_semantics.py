@@ -190,9 +190,12 @@ def test_settings_that_are_changed_later(kind, name, value):
 LENGTHS = torch.tensor([2, 5, 1, 4])
 
 
+@pytest.mark.parametrize("rows", [1, 3, 64])
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_packed_is_each_sequence_alone(kind, batch_first):
+def test_packed_is_each_sequence_alone(kind, batch_first, rows, monkeypatch):
+    """In groups of any number of rows."""
+    monkeypatch.setattr(fast, "PACKED_ROWS", rows)
     _, ours = pair(kind, num_layers=2, bidirectional=True, batch_first=batch_first)
     x, hx = inputs(ours, 5, 4), states(ours, 4)
     packed = utils.pack_padded_sequence(x, LENGTHS, batch_first, enforce_sorted=False)
