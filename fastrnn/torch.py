@@ -33,6 +33,9 @@ __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "accelerate",
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 SAMPLES = 16  # of a weight, about so many numbers are looked at in each call
+# Multiply-adds up to which a call stays on its thread. torch's own threads spin for milliseconds after each of its
+# parallel operations, and a call that shares processors with them waits at every step.
+ALONE = 100_000_000
 PACKED_ROWS = 64  # of a PackedSequence, run at once
 _TENSORS = {Tensor, nn.Parameter}
 _DTYPES = ({torch.float32}, {torch.float64})
@@ -50,6 +53,7 @@ class _Held(NamedTuple):
     """A layer made from a module's weights, and what tells whether these are still the same."""
 
     layer: Any
+    size: int  # numbers in the weights: multiply-adds of a step of one row
     samples: list[Array]  # in the memory of the weights, which is theirs as long as these views exist
     seen: list[Any]
 
@@ -93,7 +97,7 @@ class _Fast(nn.Module):
         """Run a call on fastrnn; _Left where torch has to."""
         raise NotImplementedError
 
-    def _layer(self, tensors: tuple[Any, ...]) -> Any:
+    def _layer(self, tensors: tuple[Any, ...]) -> _Held:
         """Return fastrnn's layer of the weights of now, for a call with these tensors; _Left where torch runs it."""
         if torch.jit.is_tracing():
             raise _Left("it is being traced")
@@ -110,7 +114,7 @@ class _Fast(nn.Module):
         held: _Held | None = self.__dict__.get("_held")
         if held is None or _seen(weights, held.samples) != held.seen:
             held = self.__dict__["_held"] = self._hold(weights)
-        return held.layer
+        return held
 
     def _warn(self) -> None:
         global _warned
@@ -133,7 +137,7 @@ class _Fast(nn.Module):
         flat = [_array(w).reshape(-1) for w in weights]
         samples = [a[:: a.size // SAMPLES | 1] for a in flat]  # an odd step: not always in one column
         seen = _seen(weights, samples)  # before they are copied: a change meanwhile is noticed in the next call
-        return _Held(conversion.from_torch(self._plain()), samples, seen)
+        return _Held(conversion.from_torch(self._plain()), sum(a.size for a in flat), samples, seen)
 
     def _names(self) -> list[str]:
         """Names of the parameters that forward reads, None or not."""
@@ -190,9 +194,10 @@ def _arrays(tensors: tuple[Tensor, ...], dtype: np.dtype[Any]) -> list[Array]:
     return arrays
 
 
-def _advance(layer: Any, x: Array, states: list[Array], lengths: Array | None, y: Array) -> tuple[Array, ...]:
+def _advance(held: _Held, x: Array, states: list[Array], lengths: Array | None, y: Array) -> tuple[Array, ...]:
     """Run a layer on x (T, B, I) and y (T, B, O), of any stride; states (L*D, B, P or H) -> final states."""
-    batch, stacked, sizes = x.shape[1], layer._stacked, layer._state_sizes
+    layer, batch = held.layer, x.shape[1]
+    stacked, sizes = layer._stacked, layer._state_sizes
     if not x.size or x.shape[2] != layer.input_size:
         raise _Left(_SHAPES)
     if x.strides[2] != x.itemsize:
@@ -206,7 +211,8 @@ def _advance(layer: Any, x: Array, states: list[Array], lengths: Array | None, y
         start = layer._start(batch)
     final = tuple([np.empty((stacked, batch, size), x.dtype) for size in sizes])
     run = layer._runners.get(backends.current()) or layer._prepare()
-    run(x, start, lengths, y, final, torch.get_num_threads())
+    threads = torch.get_num_threads() if len(x) * batch * held.size > ALONE else 1
+    run(x, start, lengths, y, final, threads)
     return final
 
 
@@ -228,23 +234,24 @@ class _Layer(_Fast):
             raise _Left("dropout is on: call eval()")
         packed = isinstance(input, rnn.PackedSequence)
         tensors = _tensors(input.data if packed else input, hx, isinstance(self, nn.LSTM))
-        layer = self._layer(tensors)
+        held = self._layer(tensors)
+        layer = held.layer
         x, *states = _arrays(tensors, layer.dtype)
         if packed:
-            return self._run_packed(layer, input, x, states)
+            return self._run_packed(held, input, x, states)
         y = np.empty((*x.shape[:-1], layer._output_size), x.dtype)
         if x.ndim == 3:
             if self.batch_first:
-                final = _advance(layer, x.transpose(1, 0, 2), states, None, y.transpose(1, 0, 2))
+                final = _advance(held, x.transpose(1, 0, 2), states, None, y.transpose(1, 0, 2))
             else:
-                final = _advance(layer, x, states, None, y)
+                final = _advance(held, x, states, None, y)
             return torch.from_numpy(y), _results(final)
         if x.ndim != 2 or any(a.ndim != 2 for a in states):
             raise _Left(_SHAPES)
-        final = _advance(layer, x[:, None], [a[:, None] for a in states], None, y[:, None])
+        final = _advance(held, x[:, None], [a[:, None] for a in states], None, y[:, None])
         return torch.from_numpy(y), _results([a[:, 0] for a in final])
 
-    def _run_packed(self, layer: Any, input: rnn.PackedSequence, data: Array, states: list[Array]) -> Any:
+    def _run_packed(self, held: _Held, input: rnn.PackedSequence, data: Array, states: list[Array]) -> Any:
         sizes, order, back = input.batch_sizes.numpy(), input.sorted_indices, input.unsorted_indices
         if (
             data.shape[:-1] != (sizes.sum(),)
@@ -254,7 +261,8 @@ class _Layer(_Fast):
             raise _Left(_SHAPES)
         if order is not None:
             states = [a.take(order.numpy(), 1) for a in states]
-        out = np.empty((len(data), layer._output_size), data.dtype)
+        width = held.layer._output_size
+        out = np.empty((len(data), width), data.dtype)
         finals = []
         for first in range(0, sizes[0], PACKED_ROWS):  # padded to the longest of each group, not of all
             steps = sizes[sizes > first]
@@ -263,8 +271,8 @@ class _Layer(_Fast):
             places = ((np.cumsum(steps) - steps)[:, None] + rows)[valid]  # in data
             x = np.zeros((*valid.shape, data.shape[1]), data.dtype)
             x[valid] = data[places]
-            y = np.empty((*valid.shape, layer._output_size), data.dtype)
-            finals.append(_advance(layer, x, [a[:, rows] for a in states], valid.sum(0), y))
+            y = np.empty((*valid.shape, width), data.dtype)
+            finals.append(_advance(held, x, [a[:, rows] for a in states], valid.sum(0), y))
             out[places] = y[valid]
         final: Sequence[Array] = [np.concatenate(parts, 1) for parts in zip(*finals, strict=True)]
         if back is not None:
@@ -281,14 +289,14 @@ class _Cell(_Fast):
 
     def _run(self, input: Any, hx: Any) -> Any:
         tensors = _tensors(input, hx, isinstance(self, nn.LSTMCell))
-        layer = self._layer(tensors)
-        x, *states = _arrays(tensors, layer.dtype)
+        held = self._layer(tensors)
+        x, *states = _arrays(tensors, held.layer.dtype)
         if not 1 <= x.ndim <= 2:
             raise _Left(_SHAPES)
         add, drop = (None, 0) if x.ndim == 2 else ((None, None), (0, 0))  # the axis of time, or of layers; of rows
         x, states = x[add], [a[add] for a in states]
         y = np.empty((1, x.shape[1], self.hidden_size), x.dtype)
-        return _results([a[drop] for a in _advance(layer, x, states, None, y)])
+        return _results([a[drop] for a in _advance(held, x, states, None, y)])
 
 
 class RNN(_Layer, nn.RNN):

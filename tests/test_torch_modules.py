@@ -330,17 +330,21 @@ def test_any_layout_of_inputs_and_states(kind):
 # Calls ----------------------------------------------------------------------------------------------------------------
 
 
-def test_threads_are_torchs():
-    _, ours = pair("GRU")
-    ours(inputs(ours))
+def test_threads_are_torchs(monkeypatch):
+    """Unless the call is small."""
+    _, ours = pair("GRU", 5, 7)
+    x = inputs(ours, 4, 3)
+    ours(x)
     noted = spy(ours)
     try:
-        for count in (1, 3):
-            torch.set_num_threads(count)
-            ours(inputs(ours))
+        for work in (4 * 3 * (21 * (5 + 7 + 2)) - 1, 4 * 3 * (21 * (5 + 7 + 2))):
+            monkeypatch.setattr(fast, "ALONE", work)
+            for count in (1, 3):
+                torch.set_num_threads(count)
+                ours(x)
     finally:
         torch.set_num_threads(1)
-    assert [arguments[-1] for arguments in noted] == [1, 3]
+    assert [arguments[-1] for arguments in noted] == [1, 3, 1, 1]
 
 
 def test_calls_from_threads():
