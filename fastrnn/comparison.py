@@ -20,7 +20,6 @@ try:
 except ImportError as error:
     raise ImportError("fastrnn check needs torch: pip install 'fastrnn[torch]'") from error
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence, unpack_sequence
 
 import fastrnn
@@ -201,7 +200,7 @@ def _copied(value: Any) -> Any:
 def _pair(model: Any) -> tuple[Any, Any]:
     """Return two copies of a model, one that torch runs and one that fastrnn does."""
     plain = _torchs(_copied(model)).eval()
-    fast = fastrnn.torch.accelerate(_separated(_copied(plain)))
+    fast = fastrnn.torch.accelerate(_copied(plain))
     if not fastrnn.torch.report(fast):
         raise ValueError(
             f"the model must have a recurrent module: torch.nn's RNN, LSTM or GRU or a cell, got {_kind(model)}"
@@ -220,15 +219,6 @@ def _torchs(model: Any) -> Any:
                 f"{name or 'the model'} must run on torch too, and is of a class made from fastrnn.torch.{kind}: "
                 f"make that from torch.nn.{kind}"
             )
-    return model
-
-
-def _separated(model: Any) -> Any:
-    """Give parametrized modules classes of their own: copies share one, which loses what is made plain in any."""
-    for module in model.modules():
-        if parametrize.is_parametrized(module):
-            kind = type(module)
-            module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
     return model
 
 

@@ -73,6 +73,17 @@ def test_computed_weights(kind, what, trained):
     assert all(weight.requires_grad == trained for weight in theirs.parameters())
 
 
+@pytest.mark.parametrize("what", COMPUTED)
+@pytest.mark.parametrize("kind", ["GRU", "LSTMCell"])
+def test_a_copy_leaves_the_original(kind, what):
+    theirs, _ = computed(kind, what)
+    with torch.no_grad():
+        expected = theirs(inputs(theirs))  # prepares what hooks compute
+        assert_close(fast.accelerate(copy.deepcopy(theirs))(inputs(theirs)), expected)
+        assert_same(theirs(inputs(theirs)), expected)
+    assert getattr(theirs, "weight_hh" + "_l0" * (kind in LAYERS)).shape[1] == theirs.hidden_size
+
+
 # Accelerate and report ------------------------------------------------------------------------------------------------
 
 
