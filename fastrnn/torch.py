@@ -432,9 +432,7 @@ def _why_left(module: nn.Module) -> str:
 def _materialise(module: Any) -> None:
     """Replace weights that are recomputed at each call by parameters."""
     frozen = not any(weight.requires_grad for weight in module.parameters())
-    if parametrize.is_parametrized(
-        module
-    ):  # its class is that of its copies, which would lose the weight too
+    if parametrize.is_parametrized(module):  # its class is that of its copies, which would lose the weight too
         kind = type(module)
         module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
     for name in list(getattr(module, "parametrizations", ())):

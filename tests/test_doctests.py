@@ -9,12 +9,12 @@ import re
 from pathlib import Path
 
 import pytest
+from cases import NEED_TORCH
 
 import fastrnn
 
 TREE = Path(__file__).parent.parent
 MODULES = ["fastrnn", *(module.name for module in pkgutil.walk_packages(fastrnn.__path__, "fastrnn."))]
-NEED_TORCH = ("fastrnn.comparison", "fastrnn.conversion", "fastrnn.torch", "fastrnn._bench.zoo")
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 BLOCKS = BLOCK.findall((TREE / "README.md").read_text())
 PAGES = sorted(page for page in (TREE / "docs").glob("*.md") if BLOCK.search(page.read_text(encoding="utf-8")))
@@ -22,7 +22,7 @@ PAGES = sorted(page for page in (TREE / "docs").glob("*.md") if BLOCK.search(pag
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
-    needed = dict.fromkeys(NEED_TORCH, "torch")
+    needed = dict.fromkeys((*NEED_TORCH, "fastrnn.conversion"), "torch")
     needed["fastrnn.plot"] = "matplotlib"
     if name in needed:
         pytest.importorskip(needed[name])
@@ -36,11 +36,16 @@ def test_docstrings(name):
     assert not runner.failures, report.getvalue()
 
 
+def skip_without_frameworks(text):
+    """Skip where a program imports what is not installed."""
+    for framework in re.findall(r"^\s*(?:>>> )?(?:import|from) (torch|onnx|keras)\b", text, re.MULTILINE):
+        pytest.importorskip(framework)
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=[f"block{number}" for number in range(1, len(BLOCKS) + 1)])
 def test_readme(block, tmp_path, monkeypatch):
     """Blocks with prompts are compared, blocks without are run."""
-    for framework in re.findall(r"^\s*(?:>>> )?(?:import|from) (torch|onnx|keras)\b", block, re.MULTILINE):
-        pytest.importorskip(framework)
+    skip_without_frameworks(block)
     monkeypatch.chdir(tmp_path)
     if ">>>" in block:
         runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
@@ -56,6 +61,7 @@ def test_readme(block, tmp_path, monkeypatch):
 def test_docs(page, monkeypatch):
     """The blocks of a page are one program, run from the top of the tree."""
     text = page.read_text(encoding="utf-8")
+    skip_without_frameworks("".join(BLOCK.findall(text)))
     if "fastrnn.plot" in text:
         pytest.importorskip("matplotlib")
     monkeypatch.chdir(TREE)
