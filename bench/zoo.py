@@ -16,18 +16,7 @@ from fastrnn._bench.engines import Engine
 from fastrnn._bench.zoo import ZOO, flat
 from fastrnn.torch import accelerate
 
-REST = 0.02  # seconds in which the threads of torch's pool stop to spin
 ROUNDS = 5
-
-
-class Rested(ratios.Local):
-    """An engine on several threads of this process, where torch's pool is shared: each block wakes it again."""
-
-    def block(self, count: int) -> float:
-        """Seconds that `count` calls take, after one that is not counted."""
-        time.sleep(REST)
-        super().block(1)
-        return super().block(count)
 
 
 def numbers(result: Any) -> np.ndarray:
@@ -58,7 +47,7 @@ def compare(name: str, threads: int, budget: float) -> str:
     """Measure an architecture: a line of the table."""
     model, inputs = ZOO[name].make()
     fast = accelerate(copy.deepcopy(model))
-    kind = Rested if threads > 1 else ratios.Local
+    kind = ratios.Rested if threads > 1 else ratios.Local
     ours, theirs = (kind(Engine(functools.partial(m, *inputs), numbers, torch.inference_mode)) for m in (fast, model))
     agreement = ratios.agreement(ours.output(), theirs.output())
     if agreement.fraction < 1:

@@ -9,7 +9,6 @@ import math
 import operator
 import os
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,9 +31,7 @@ from fastrnn.checks import UnsupportedError, _kind
 __all__ = ["run"]
 
 ROUNDS = 3  # of A B B A, at least
-REST = 0.02  # seconds after which the idle threads of torch's pool sleep
-KINDS = ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell")
-PLAIN = {getattr(fastrnn.torch, kind): getattr(nn, kind) for kind in KINDS}
+PLAIN = {fast: plain for plain, fast in fastrnn.torch._FAST.items()}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -389,19 +386,10 @@ def _forward(module: Any, sequence: Any, states: Sequence[Tensor]) -> tuple[Any,
 # Time -----------------------------------------------------------------------------------------------------------------
 
 
-class _Rested(ratios.Local):
-    """A contender that lets the other's threads fall asleep first, and wakes its own."""
-
-    def block(self, count: int) -> float:
-        if torch.get_num_threads() > 1:
-            time.sleep(REST)
-            super().block(1)
-        return super().block(count)
-
-
-def _timed(model: Any, given: Any) -> _Rested:
+def _timed(model: Any, given: Any) -> ratios.Local:
     args, keywords = _copied(given)
-    contender = _Rested(Engine(lambda: model(*args, **keywords), lambda result: result, torch.inference_mode))
+    kind = ratios.Rested if torch.get_num_threads() > 1 else ratios.Local
+    contender = kind(Engine(lambda: model(*args, **keywords), lambda result: result, torch.inference_mode))
     contender.block(1)  # the first call is slower
     return contender
 

@@ -52,8 +52,7 @@ _left: list[np.ndarray] = []  # what the newest mapping has left, if anything; p
 def _huge_pages(size: int) -> np.ndarray:
     """Return zeros on huge pages, where the system gives them, which small arrays share.
 
-    One row's step walks all weights, and each of their small pages costs it a look into the page tables: LSTM 128 is
-    1.8 % faster so.
+    One row's step walks all weights, and each of their small pages costs it a look into the page tables.
     """
     if not hasattr(mmap, "MADV_HUGEPAGE"):
         return np.zeros(size + GROUP_BYTES, np.uint8)

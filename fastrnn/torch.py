@@ -150,18 +150,23 @@ class _Fast(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        return {name: value for name, value in state.items() if name not in ("_held", "_counts")}
+        return _without_ours(state)
 
     def _plain(self) -> nn.Module:
         """Return torch's module with the same parameters, hooks and settings."""
         plain = next(plain for plain in _FAST if isinstance(self, plain))
         module: nn.Module = plain.__new__(plain)
-        module.__dict__.update({k: value for k, value in self.__dict__.items() if k not in ("_held", "_counts")})
+        module.__dict__.update(_without_ours(self.__dict__))
         return module
 
     def __prepare_scriptable__(self) -> nn.Module:
         """Return what torch.jit.script compiles."""
         return self._plain() if type(self) in _FAST.values() else self
+
+
+def _without_ours(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a module's attributes but for those that belong to a process."""
+    return {name: value for name, value in state.items() if name not in ("_held", "_counts")}
 
 
 def _tensors(input: Any, hx: Any, pair: bool) -> tuple[Any, ...]:

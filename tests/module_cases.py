@@ -4,12 +4,17 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import torch
 
 import fastrnn.torch
 
 torch.set_num_threads(1)  # its pool is a hundred times slower than one thread where cores are busy
 
+QUIET = [
+    pytest.mark.filterwarnings("ignore:LSTM with projections"),  # that oneDNN does not have them
+    pytest.mark.filterwarnings("ignore:.*(jit|weight_norm).*deprecated"),
+]
 LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
     "RNN-tanh": ("RNN", {}),
     "RNN-relu": ("RNN", {"nonlinearity": "relu"}),

@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 
 from module_cases import (  # noqa: E402
     CELLS,
+    QUIET,
     assert_close,
     assert_same,
     calls,
@@ -21,13 +22,7 @@ from torch._dynamo.utils import counters  # noqa: E402
 
 import fastrnn.torch as fast  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "LSTM with projections")  # that oneDNN does not have them
-        warnings.filterwarnings("ignore", ".*(jit|weight_norm).*deprecated")
-        yield
+pytestmark = QUIET
 
 
 # Graphs ---------------------------------------------------------------------------------------------------------------

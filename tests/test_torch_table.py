@@ -10,63 +10,47 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
+from module_cases import NAMES, QUIET, flat, inputs, pair, states  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn.utils import parametrizations, prune, rnn  # noqa: E402
 
 import fastrnn.torch  # noqa: E402
 
-torch.set_num_threads(1)
-INPUT, HIDDEN = 5, 6
-KINDS = ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell")
+pytestmark = QUIET
 CASES = {}
 
 
 def case(row, *kinds):
-    """A function of (module of ours, the same of torch, x) that runs what a row of the table says on both."""
+    """A function of a kind that runs what a row of the table says, on torch's module too; it returns ours."""
 
     def add(function):
-        CASES[row] = (function, kinds or KINDS)
+        CASES[row] = (function, kinds or NAMES)
         return function
 
     return add
 
 
-LAYERS = KINDS[:3]
+LAYERS = NAMES[:3]
 
 
 def made(kind, **config):
     """A module of ours and torch's own with the same weights, in eval mode."""
-    torch.manual_seed(0)
-    plain = getattr(nn, kind)(INPUT, HIDDEN, **config).eval()
-    ours = getattr(fastrnn.torch, kind)(INPUT, HIDDEN, **config).eval()
-    ours.load_state_dict(plain.state_dict())
+    plain, ours = pair(f"{kind}-tanh" if kind.startswith("RNN") else kind, **config)
     return ours, plain
 
 
-def given(kind, *, dtype=torch.float32, batch=3):
-    shape = (batch, INPUT) if kind.endswith("Cell") else (4, batch, INPUT)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
-
-
-def flat(result):
-    """All tensors of a result."""
-    if isinstance(result, torch.Tensor):
-        return [result]
-    return [t for part in result if part is not None for t in flat(part)]
+def given(kind):
+    return inputs(made(kind)[0])
 
 
 def same(a, b, tolerance=1e-5):
-    a, b = flat(a), flat(b)
-    assert len(a) == len(b)
-    for left, right in zip(a, b, strict=True):
-        assert left.dtype == right.dtype
-        torch.testing.assert_close(left, right, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(flat(a), flat(b), atol=tolerance, rtol=tolerance)
 
 
 def both(kind, *, x=None, hx=None, tolerance=1e-5, change=lambda module: None, **config):
     """Run both on the same input; returns ours."""
     ours, plain = made(kind, **config)
-    x = given(kind) if x is None else x
+    x = inputs(ours) if x is None else x
     for module in (ours, plain):
         change(module)
     same(ours(x, hx), plain(x, hx), tolerance)
@@ -138,12 +122,12 @@ def _(kind):
 
 @without_grad("float64")
 def _(kind):
-    return both(kind, x=given(kind, dtype=torch.float64), dtype=torch.float64, tolerance=1e-12)
+    return both(kind, dtype=torch.float64, tolerance=1e-12)
 
 
 @without_grad("bfloat16")
 def _(kind):
-    return both(kind, x=given(kind, dtype=torch.bfloat16), dtype=torch.bfloat16, tolerance=0.1)
+    return both(kind, dtype=torch.bfloat16, tolerance=0.1)
 
 
 @without_grad("`bias=False`")
@@ -163,9 +147,7 @@ def _(kind):
 
 @without_grad("`proj_size`", "LSTM")
 def _(kind):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that oneDNN has none
-        return both(kind, proj_size=3)
+    return both(kind, proj_size=3)
 
 
 # Inputs ---------------------------------------------------------------------------------------------------------------
@@ -173,9 +155,7 @@ def _(kind):
 
 @without_grad("initial states")
 def _(kind):
-    shape = (3, HIDDEN) if kind.endswith("Cell") else (1, 3, HIDDEN)
-    h = torch.randn(shape)
-    return both(kind, hx=(h, 2 * h) if kind.startswith("LSTM") else h)
+    return both(kind, hx=states(made(kind)[0]))
 
 
 @without_grad("one sequence, or one row, without a batch")
@@ -185,7 +165,7 @@ def _(kind):
 
 @without_grad("`PackedSequence`, in any order of lengths", *LAYERS)
 def _(kind):
-    sequences = [torch.randn(n, INPUT) for n in (2, 5, 1, 4)]
+    sequences = [torch.randn(n, 5) for n in (2, 5, 1, 4)]
     return both(kind, x=rnn.pack_sequence(sequences, enforce_sorted=False))
 
 
@@ -193,13 +173,14 @@ def _(kind):
 def _(kind):
     x = given(kind)
     ours = both(kind, x=x[..., :1, :].expand(x.shape))
-    same(ours(x[..., ::2, :]), ours(x[..., ::2, :].contiguous()), 0)
-    return ours if ours(x.transpose(-1, -2).contiguous().transpose(-1, -2)) is not None else None
+    for strided in (x[..., ::2, :], x.transpose(-1, -2).contiguous().transpose(-1, -2)):
+        same(ours(strided), ours(strided.contiguous()), 0)
+    return ours
 
 
 @without_grad("no rows (B = 0)")
 def _(kind):
-    return both(kind, x=given(kind, batch=0))
+    return both(kind, x=inputs(made(kind)[0], batch=0))
 
 
 @without_grad("another device (`meta`)")
@@ -380,7 +361,7 @@ def _(kind):
 
 PAGE = (Path(__file__).parent.parent / "docs" / "torch.md").read_text(encoding="utf-8")
 TABLE = {
-    row[0]: dict(zip(KINDS, row[1:], strict=True))
+    row[0]: dict(zip(NAMES, row[1:], strict=True))
     for row in (
         [cell.strip() for cell in line.strip("|\n").split("|")]
         for line in re.search(r"\| \| RNN \|.*\n\|[-|]+\n((?:\|.*\n)+)", PAGE)[1].splitlines()
@@ -392,7 +373,7 @@ def test_every_row_has_a_case():
     assert list(TABLE) == list(CASES)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("row", CASES)
 def test_cell(row, kind):
     function, kinds = CASES[row]

@@ -11,11 +11,12 @@ import numpy as np
 from fastrnn._bench.engines import Engine
 from fastrnn._bench.problems import Array
 
-__all__ = ["Agreement", "Contender", "Local", "Ratio", "agreement", "block", "calls_per_block", "compare"]
+__all__ = ["Agreement", "Contender", "Local", "Ratio", "Rested", "agreement", "block", "calls_per_block", "compare"]
 
 BLOCK = 4e-3  # seconds of one block, at least
 BUDGET = 0.8  # seconds for one pair of engines, unless a call is slow
 ROUNDS = 5  # at least, of A B B A
+REST = 0.02  # seconds in which idle threads of a pool stop to spin
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12, "int64": 0}  # of an output of size 1; ids are equal
 
 
@@ -45,6 +46,16 @@ class Local:
     def block(self, count: int) -> float:
         """Seconds that `count` calls take."""
         return block(self.engine, count)
+
+
+class Rested(Local):
+    """An engine whose threads are woken, once those of the other one in its process have fallen asleep."""
+
+    def block(self, count: int) -> float:
+        """Seconds that `count` calls take, after a rest and a call that is not counted."""
+        time.sleep(REST)
+        super().block(1)
+        return super().block(count)
 
 
 class Agreement(NamedTuple):
