@@ -6,9 +6,10 @@ tensors; else torch's forward does, and `report` says why. The weights stay torc
 and made anew once they change.
 """
 
-import operator
+import ctypes
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -18,7 +19,7 @@ try:
 except ImportError as error:
     raise ImportError("fastrnn.torch needs torch: pip install 'fastrnn[torch]'") from error
 from torch import Tensor, nn
-from torch._C import _len_torch_dispatch_stack
+from torch._C import _is_tracing, _len_torch_dispatch_stack
 from torch._C._dynamo.eval_frame import set_eval_frame
 from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad
@@ -31,18 +32,48 @@ from fastrnn import backends, conversion
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "accelerate", "report"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Call: TypeAlias = Callable[..., list[Array] | None]
 
 SAMPLES = 16  # of a weight, about so many numbers are looked at in each call
-# Multiply-adds up to which a call stays on its thread. torch's own threads spin for milliseconds after each of its
-# parallel operations, and a call that shares processors with them waits at every step.
-ALONE = 100_000_000
 PACKED_ROWS = 64  # of a PackedSequence, run at once
 _TENSORS = {Tensor, nn.Parameter}
 _DTYPES = ({torch.float32}, {torch.float64})
 _SHAPES = "its arguments are empty, or of shapes that torch refuses"
 _warned = False
 
-_address, _version, _bytes = Tensor.data_ptr, operator.attrgetter("_version"), np.ndarray.tobytes
+
+def _openmp() -> tuple[int, ...]:
+    """Return where the functions are that run a job on torch's threads, () if these are not OpenMP's.
+
+    These threads spin for milliseconds after each parallel operation, on the processors that threads of ours want.
+    """
+    if "parallel backend: OpenMP" not in torch.__config__.parallel_info():
+        return ()
+    names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+    try:
+        library = ctypes.CDLL(torch._C.__file__)  # finds what it is linked to as well
+        return tuple([ctypes.cast(library[name], ctypes.c_void_p).value or 0 for name in names])
+    except (AttributeError, OSError):
+        return ()
+
+
+_OPENMP = _openmp()
+# Multiply-adds up to which a call stays on its thread: small ones, and where it would have to share processors with
+# torch's threads most of them, for it would wait for these at every step.
+ALONE = 1_000_000 if _OPENMP else 100_000_000
+
+
+def _exchange() -> Any:
+    """Return what reads and makes tensors past their methods; None where torch or fastrnn was built without it."""
+    try:
+        from fastrnn._native import Exchange
+
+        return Exchange(Tensor.__dlpack_c_exchange_api__, Tensor.is_neg, Tensor._is_zerotensor)
+    except (ImportError, AttributeError, ValueError):
+        return None
+
+
+_EXCHANGE = _exchange()
 
 
 class _Left(Exception):
@@ -53,20 +84,24 @@ class _Held(NamedTuple):
     """A layer made from a module's weights, and what tells whether these are still the same."""
 
     layer: Any
+    inputs: int
     size: int  # numbers in the weights: multiply-adds of a step of one row
     samples: list[Array]  # in the memory of the weights, which is theirs as long as these views exist
-    seen: list[Any]
+    seen: Any
+    calls: dict[str, Call]  # by backend
 
 
-def _seen(weights: list[Tensor], samples: list[Array]) -> list[Any]:
-    """Tell weights from later ones.
+def _seen(weights: dict[str, Tensor | None], samples: list[Array]) -> Any:
+    """Tell weights from later ones; None where that cannot be told.
 
     torch counts changes in place, but not those through ``.data``, NumPy or another process: samples show these.
     """
+    if _EXCHANGE:
+        return _EXCHANGE.seen(weights, samples)
     try:
-        return [*map(_address, weights), *map(_version, weights), *map(_bytes, samples)]
+        return [(w.data_ptr(), w._version) for w in weights.values() if w is not None], [a.tobytes() for a in samples]
     except RuntimeError:  # a weight made under inference_mode: _hold refuses it
-        return []
+        return None
 
 
 class _Fast(nn.Module):
@@ -99,21 +134,22 @@ class _Fast(nn.Module):
 
     def _layer(self, tensors: tuple[Any, ...]) -> _Held:
         """Return fastrnn's layer of the weights of now, for a call with these tensors; _Left where torch runs it."""
-        if torch.jit.is_tracing():
+        if _is_tracing():
             raise _Left("it is being traced")
         if not _TENSORS.issuperset(map(type, tensors)):
             raise _Left("not all arguments are plain tensors")
         if forward_ad._current_level >= 0 or peek_interpreter_stack() is not None or _len_torch_dispatch_stack():
             raise _Left("forward-mode autograd, torch.func or a dispatch mode is at work")
-        weights = [w for w in self._parameters.values() if w is not None]
-        if torch.is_grad_enabled() and any(t.requires_grad for t in (*tensors, *weights)):
+        if torch.is_grad_enabled() and any(
+            t is not None and t.requires_grad for t in (*tensors, *self._parameters.values())
+        ):
             self._warn()
             raise _Left("autograd is on: call it under torch.inference_mode()")
         if torch.is_autocast_enabled("cpu"):
             raise _Left("autocast is on")
         held: _Held | None = self.__dict__.get("_held")
-        if held is None or _seen(weights, held.samples) != held.seen:
-            held = self.__dict__["_held"] = self._hold(weights)
+        if held is None or _seen(self._parameters, held.samples) != held.seen:
+            held = self.__dict__["_held"] = self._hold()
         return held
 
     def _warn(self) -> None:
@@ -123,7 +159,8 @@ class _Fast(nn.Module):
             message = "autograd is on, so torch runs, not fastrnn: call the model under torch.inference_mode()"
             warnings.warn(message, stacklevel=7)  # where the module is called
 
-    def _hold(self, weights: list[Tensor]) -> _Held:
+    def _hold(self) -> _Held:
+        weights = [w for w in self._parameters.values() if w is not None]
         if not self._parameters.keys() >= set(self._names()):
             raise _Left("its weights are computed anew in each call: accelerate() makes them parameters")
         if not _TENSORS.issuperset(map(type, weights)):
@@ -136,8 +173,11 @@ class _Fast(nn.Module):
             raise _Left("not all its weights are contiguous")
         flat = [_array(w).reshape(-1) for w in weights]
         samples = [a[:: a.size // SAMPLES | 1] for a in flat]  # an odd step: not always in one column
-        seen = _seen(weights, samples)  # before they are copied: a change meanwhile is noticed in the next call
-        return _Held(conversion.from_torch(self._plain()), sum(a.size for a in flat), samples, seen)
+        seen = _seen(
+            self._parameters, samples
+        )  # before they are copied: a change meanwhile is noticed in the next call
+        layer = conversion.from_torch(self._plain())
+        return _Held(layer, layer.input_size, sum(a.size for a in flat), samples, seen, {})
 
     def _names(self) -> list[str]:
         """Names of the parameters that forward reads, None or not."""
@@ -192,6 +232,9 @@ def _array(t: Tensor) -> Array:
 
 
 def _arrays(tensors: tuple[Tensor, ...], dtype: np.dtype[Any]) -> list[Array]:
+    arrays: list[Array] | None = _EXCHANGE and _EXCHANGE.arrays(tensors, dtype.itemsize == 8)
+    if arrays is not None:
+        return arrays
     arrays = [_array(t) for t in tensors]
     for a in arrays:
         if a.dtype is not dtype:
@@ -199,32 +242,53 @@ def _arrays(tensors: tuple[Tensor, ...], dtype: np.dtype[Any]) -> list[Array]:
     return arrays
 
 
-def _advance(held: _Held, x: Array, states: list[Array], lengths: Array | None, y: Array) -> tuple[Array, ...]:
-    """Run a layer on x (T, B, I) and y (T, B, O), of any stride; states (L*D, B, P or H) -> final states."""
-    layer, batch = held.layer, x.shape[1]
-    stacked, sizes = layer._stacked, layer._state_sizes
-    if not x.size or x.shape[2] != layer.input_size:
+def _results(arrays: list[Array]) -> list[Tensor]:
+    return _EXCHANGE.tensors(arrays) if _EXCHANGE else list(map(torch.from_numpy, arrays))
+
+
+def _call(held: _Held, x: Array, states: list[Array], batch_first: bool, cell: bool) -> list[Array]:
+    """Run a call -> y and the final states, of a cell these alone, as new arrays."""
+    call = held.calls.get(backends.current()) or _prepare(held)
+    results = call(x, states, batch_first, cell, _threads(held, x))
+    if results is None:
         raise _Left(_SHAPES)
-    if x.strides[2] != x.itemsize:
-        x = np.ascontiguousarray(x)
-    if states:
-        for a, size in zip(states, sizes, strict=True):
-            if a.shape != (stacked, batch, size):
-                raise _Left(_SHAPES)
-        start = tuple(map(np.ascontiguousarray, states))
-    else:
-        start = layer._start(batch)
-    final = tuple([np.empty((stacked, batch, size), x.dtype) for size in sizes])
-    run = layer._runners.get(backends.current()) or layer._prepare()
-    threads = torch.get_num_threads() if len(x) * batch * held.size > ALONE else 1
-    run(x, start, lengths, y, final, threads)
-    return final
+    return results
 
 
-def _results(states: Sequence[Array]) -> Any:
-    if len(states) == 1:
-        return torch.from_numpy(states[0])
-    return torch.from_numpy(states[0]), torch.from_numpy(states[1])
+def _threads(held: _Held, x: Array) -> int:
+    return torch.get_num_threads() if x.size // held.inputs * held.size > ALONE else 1
+
+
+def _prepare(held: _Held) -> Call:
+    """Make a layer ready for the backend of now: on torch's threads, where they can be had."""
+    run = held.layer._prepare()
+    call = getattr(run, "apply", None) or functools.partial(_apply, held.layer)
+    if _OPENMP and hasattr(run, "borrow"):
+        run.borrow(*_OPENMP)
+    held.calls[backends.current()] = call
+    return call
+
+
+def _apply(
+    layer: Any, x: Array, states: list[Array], batch_first: bool, cell: bool, threads: int
+) -> list[Array] | None:
+    """Run a layer as the compiled backend's `apply` does, for backends without it."""
+    if not x.size:
+        return None
+    layer.num_threads = threads
+    try:
+        result = layer(x, _pair(states) if states else None)
+    except ValueError:
+        return None
+    if cell:
+        return list(result) if isinstance(result, tuple) else [result]
+    y, final = result
+    return [y, *final] if isinstance(final, tuple) else [y, final]
+
+
+def _pair(states: Sequence[Any]) -> Any:
+    """Return h, or h and c."""
+    return states[0] if len(states) == 1 else tuple(states)
 
 
 class _Layer(_Fast):
@@ -237,53 +301,56 @@ class _Layer(_Fast):
     def _run(self, input: Any, hx: Any) -> Any:
         if self.training and self.dropout and self.num_layers > 1:
             raise _Left("dropout is on: call eval()")
-        packed = isinstance(input, rnn.PackedSequence)
-        tensors = _tensors(input.data if packed else input, hx, isinstance(self, nn.LSTM))
+        if isinstance(input, rnn.PackedSequence):
+            return self._run_packed(input, hx)
+        tensors = _tensors(input, hx, isinstance(self, nn.LSTM))
+        held = self._layer(tensors)
+        x, *states = _arrays(tensors, held.layer.dtype)
+        y, *final = _results(_call(held, x, states, self.batch_first, False))
+        return y, _pair(final)
+
+    def _run_packed(self, input: rnn.PackedSequence, hx: Any) -> Any:
+        tensors = _tensors(input.data, hx, isinstance(self, nn.LSTM))
         held = self._layer(tensors)
         layer = held.layer
-        x, *states = _arrays(tensors, layer.dtype)
-        if packed:
-            return self._run_packed(held, input, x, states)
-        y = np.empty((*x.shape[:-1], layer._output_size), x.dtype)
-        if x.ndim == 3:
-            if self.batch_first:
-                final = _advance(held, x.transpose(1, 0, 2), states, None, y.transpose(1, 0, 2))
-            else:
-                final = _advance(held, x, states, None, y)
-            return torch.from_numpy(y), _results(final)
-        if x.ndim != 2 or any(a.ndim != 2 for a in states):
-            raise _Left(_SHAPES)
-        final = _advance(held, x[:, None], [a[:, None] for a in states], None, y[:, None])
-        return torch.from_numpy(y), _results([a[:, 0] for a in final])
-
-    def _run_packed(self, held: _Held, input: rnn.PackedSequence, data: Array, states: list[Array]) -> Any:
+        data, *states = _arrays(tensors, layer.dtype)
         sizes, order, back = input.batch_sizes.numpy(), input.sorted_indices, input.unsorted_indices
         if (
             data.shape[:-1] != (sizes.sum(),)
+            or not data.size
             or (np.diff(sizes) > 0).any()
             or any(a.shape[1:2] != (sizes[0],) for a in states)
         ):
             raise _Left(_SHAPES)
         if order is not None:
             states = [a.take(order.numpy(), 1) for a in states]
-        width = held.layer._output_size
-        out = np.empty((len(data), width), data.dtype)
+        _prepare(held)
+        layer.num_threads = _threads(held, data)
+        out = np.empty((len(data), layer._output_size), data.dtype)
         finals = []
         for first in range(0, sizes[0], PACKED_ROWS):  # padded to the longest of each group, not of all
             steps = sizes[sizes > first]
             rows = np.arange(first, min(first + PACKED_ROWS, sizes[0]))
             valid = rows < steps[:, None]  # (T, B)
             places = ((np.cumsum(steps) - steps)[:, None] + rows)[valid]  # in data
-            x = np.zeros((*valid.shape, data.shape[1]), data.dtype)
-            x[valid] = data[places]
-            y = np.empty((*valid.shape, width), data.dtype)
-            finals.append(_advance(held, x, [a[:, rows] for a in states], valid.sum(0), y))
-            out[places] = y[valid]
-        final: Sequence[Array] = [np.concatenate(parts, 1) for parts in zip(*finals, strict=True)]
+            shape = valid.T.shape if self.batch_first else valid.shape
+            x = np.zeros((*shape, data.shape[1]), data.dtype)
+            self._by_time(x)[valid] = data[places]
+            try:
+                y, final = layer(x, _pair([a[:, rows] for a in states]) if states else None, lengths=valid.sum(0))
+            except ValueError:
+                raise _Left(_SHAPES) from None
+            out[places] = self._by_time(y)[valid]
+            finals.append(final if isinstance(final, tuple) else (final,))
+        final = [np.concatenate(parts, 1) for parts in zip(*finals, strict=True)]
         if back is not None:
             final = [a.take(back.numpy(), 1) for a in final]
         result = rnn.PackedSequence(torch.from_numpy(out), input.batch_sizes, order, back)
-        return result, _results(final)
+        return result, _pair(_results(final))
+
+    def _by_time(self, a: Array) -> Array:
+        """Return (T, B, N) of an array in the module's order."""
+        return a.transpose(1, 0, 2) if self.batch_first else a
 
 
 class _Cell(_Fast):
@@ -296,12 +363,7 @@ class _Cell(_Fast):
         tensors = _tensors(input, hx, isinstance(self, nn.LSTMCell))
         held = self._layer(tensors)
         x, *states = _arrays(tensors, held.layer.dtype)
-        if not 1 <= x.ndim <= 2:
-            raise _Left(_SHAPES)
-        add, drop = (None, 0) if x.ndim == 2 else ((None, None), (0, 0))  # the axis of time, or of layers; of rows
-        x, states = x[add], [a[add] for a in states]
-        y = np.empty((1, x.shape[1], self.hidden_size), x.dtype)
-        return _results([a[drop] for a in _advance(held, x, states, None, y)])
+        return _pair(_results(_call(held, x, states, False, True)))
 
 
 class RNN(_Layer, nn.RNN):

@@ -134,6 +134,7 @@ cdef class Engine:
     cdef tuple tables      #   and what ids number
     cdef char *spare       # the workspace of an earlier call, for the next one; a call that finds none makes its own
     cdef Split forced      # for tests; .rows is 0 where the cost model decides
+    cdef fastrnn_team team # whose threads it runs on; .parallel is NULL where these are the pool's
 
     def __cinit__(self, plan, *, str tier=None, tuple split=None):
         cdef Py_ssize_t i, k
@@ -176,11 +177,14 @@ cdef class Engine:
         """What the tables that ids number take: 0 until the first call with ids, or where there are none."""
         return sum([table.nbytes for tables in self.tables for table in tables])
 
+    def borrow(self, size_t parallel, size_t number, size_t count):
+        """Run on the threads of an OpenMP library: addresses of GOMP_parallel, omp_get_thread_num and omp_get_num_threads."""
+        self.team.number, self.team.count, self.team.parallel = <void *>number, <void *>count, <void *>parallel
+
     def __call__(self, cnp.ndarray x not None, tuple state not None, cnp.ndarray lengths, cnp.ndarray y not None, tuple state_out not None,
                  int threads=1):
         cdef Call call
         cdef cnp.ndarray order
-        cdef bint alone, entered = False
         call.net = &self.net if cnp.PyArray_NDIM(x) == 3 else self.network_by_ids()
         call.x, call.y = sequence(x), sequence(y)
         call.h0 = <const char *>cnp.PyArray_DATA(<cnp.ndarray?>state[0])
@@ -198,20 +202,84 @@ cdef class Engine:
             call.order = <const int64_t *>cnp.PyArray_DATA(order)
             call.lengths = <const int64_t *>cnp.PyArray_DATA(lengths)
             call.mean_steps = lengths.mean() if call.rows else 0
+        self.run(&call, threads)
+
+    def apply(self, cnp.ndarray x not None, list state not None, bint batch_first, bint cell, int threads=1):
+        """[y, h', ...] of a call as torch's modules have it, of a cell [h', ...]: new arrays. `state` may be empty; None if a shape does not fit.
+
+        __call__ with the Python around it, for calls that are shorter than that.
+        """
+        cdef Call call
+        cdef cnp.npy_intp shape[3]
+        cdef int number = cnp.NPY_FLOAT if self.net.itemsize == sizeof(float) else cnp.NPY_DOUBLE
+        cdef int axes = cnp.PyArray_NDIM(x), states = 2 if self.net.directions[0].kind[0] == FASTRNN_LSTM else 1, n = 0, i, time, batch
+        cdef bint batched = axes == 3 - cell
+        cdef cnp.ndarray start, y
+        cdef list starts = [], results = []
+        if (axes != 2 - cell + batched or cnp.PyArray_DIM(x, axes - 1) != self.net.directions[0].phase[0].inputs or cnp.PyArray_SIZE(x) == 0
+                or state and len(state) != states or cnp.PyArray_TYPE(x) != number):
+            return None
+        if cnp.PyArray_STRIDE(x, axes - 1) != self.net.itemsize:
+            x = cnp.PyArray_GETCONTIGUOUS(x)
+        time, batch = batched and batch_first, batched and not (batch_first or cell)
+        call.steps = 1 if cell else cnp.PyArray_DIM(x, time)
+        call.rows = cnp.PyArray_DIM(x, batch) if batched else 1
+        if not cell:
+            shape[0] = self.net.layers * self.net.ways
+            n = 1
+        if batched:
+            shape[n] = call.rows
+            n += 1
+        for i in range(states):
+            shape[n] = self.net.hidden if i else self.net.state
+            if state:
+                start = <cnp.ndarray?>state[i]
+                if cnp.PyArray_NDIM(start) != n + 1 or cnp.PyArray_TYPE(start) != number or memcmp(cnp.PyArray_DIMS(start), shape, (n + 1) * sizeof(shape[0])):
+                    return None
+                starts.append(cnp.PyArray_GETCONTIGUOUS(start))
+            else:
+                starts.append(cnp.PyArray_ZEROS(n + 1, shape, number, 0))
+            results.append(cnp.PyArray_EMPTY(n + 1, shape, number, 0))
+        if cell:
+            y = results[0]
+        else:
+            memcpy(shape, cnp.PyArray_DIMS(x), axes * sizeof(shape[0]))
+            shape[axes - 1] = self.net.ways * self.net.state
+            y = cnp.PyArray_EMPTY(axes, shape, number, 0)
+        call.net = &self.net
+        call.x.data, call.y.data = <char *>cnp.PyArray_DATA(x), <char *>cnp.PyArray_DATA(y)
+        call.x.time, call.y.time = cnp.PyArray_STRIDE(x, time), cnp.PyArray_STRIDE(y, time)     # of one step or one row any will do
+        call.x.batch, call.y.batch = cnp.PyArray_STRIDE(x, batch), cnp.PyArray_STRIDE(y, batch)
+        call.h0, call.hn = <const char *>cnp.PyArray_DATA(<cnp.ndarray>starts[0]), <char *>cnp.PyArray_DATA(<cnp.ndarray>results[0])
+        call.c0, call.cn = NULL, NULL
+        if states == 2:
+            call.c0, call.cn = <const char *>cnp.PyArray_DATA(<cnp.ndarray>starts[1]), <char *>cnp.PyArray_DATA(<cnp.ndarray>results[1])
+        call.order = call.lengths = NULL
+        call.mean_steps = call.steps
+        self.run(&call, threads)
+        return results if cell else [y, *results]
+
+    cdef object run(self, Call *call, int threads):
+        """What a call is to compute, on up to so many threads."""
+        cdef bint entered
+        cdef int members, most = threads
         call.chunk = chunk_steps(call.net, call.rows, call.steps)
         entered = threads > 1 and call_time(call.net, call.rows, call.mean_steps) > WORTH_A_THOUGHT
         threads = threads_now(threads) if entered else 1
         call.split = self.forced if self.forced.rows else best_split(call.net, call.rows, call.mean_steps, threads)
-        alone = call.split.rows * call.split.ways * call.split.blocks == 1
+        members = call.split.rows * call.split.ways * call.split.blocks
         call.block = NULL
         try:
-            call.block = self.take(call_bytes(&call))
+            call.block = self.take(call_bytes(call))
             with nogil:
-                if alone:
-                    run_member(&call, 0, 1)
+                if members > 1:
+                    lay_out_barriers(call)
+                if members == 1:
+                    run_member(call, 0, 1)
+                elif self.team.parallel == NULL:
+                    fastrnn_pool_run(members, run_member, call)
                 else:
-                    lay_out_barriers(&call)
-                    fastrnn_pool_run(call.split.rows * call.split.ways * call.split.blocks, run_member, &call)
+                    fastrnn_pool_run_on(&self.team, most, members, run_member, call)
         finally:
             if entered:
                 fastrnn_pool_leave()

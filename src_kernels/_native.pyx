@@ -7,7 +7,7 @@ allocated inside the loop over time. README.md beside this file shows the stages
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from posix.stdlib cimport posix_memalign
 
@@ -75,7 +75,12 @@ cdef extern from "pool.h" nogil:
         FASTRNN_MAX_MEMBERS, FASTRNN_LINE
     ctypedef struct fastrnn_barrier:
         pass
+    ctypedef struct fastrnn_team:
+        void *parallel
+        void *number
+        void *count
     int fastrnn_pool_run(int, void (*)(void *, int, int) noexcept nogil, void *)
+    int fastrnn_pool_run_on(const fastrnn_team *, int, int, void (*)(void *, int, int) noexcept nogil, void *)
     int fastrnn_pool_awake()
     int fastrnn_pool_enter()
     void fastrnn_pool_leave()
@@ -106,6 +111,7 @@ _ACTIVATIONS = {"tanh": FASTRNN_TANH, "relu": FASTRNN_RELU, "sigmoid": FASTRNN_S
 include "_tiers.pxi"
 include "_loop.pxi"
 include "_engine.pxi"
+include "_exchange.pxi"
 include "_stream.pxi"
 include "_dense.pxi"
 include "_chain.pxi"

@@ -40,6 +40,7 @@ typedef struct {
 
 static worker workers[FASTRNN_MAX_MEMBERS - 1];
 static int built;                                              /* workers that exist; belongs to who holds `busy` */
+static int is_child;                                           /* of a process that may have had threads */
 static int forks_are_seen;                                     /* by the handler below; else there is no pool */
 static atomic_int busy;                                        /* a call is at work */
 static atomic_int processors;                                  /* that the workers may use */
@@ -216,6 +217,36 @@ int fastrnn_pool_run(int wanted, fastrnn_job job, void *context) {
     return members;
 }
 
+/* Teams of others ------------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    const fastrnn_team *team;
+    fastrnn_job job;
+    void *context;
+    int threads, members, done;
+} borrowed;
+
+static void take_part(void *argument) {
+    borrowed *run = argument;
+    const int member = run->team->number();
+    if (run->team->count() != run->threads || member >= run->members) return;
+    run->job(run->context, member, run->members);
+    if (member == 0) run->done = 1;
+}
+
+int fastrnn_pool_run_on(const fastrnn_team *team, int threads, int wanted, fastrnn_job job, void *context) {
+    const int members = wanted < FASTRNN_MAX_MEMBERS ? wanted : FASTRNN_MAX_MEMBERS;
+    if (members < 2 || threads < members || is_child || !forks_are_seen || atomic_exchange_explicit(&busy, 1, memory_order_acquire))
+        return fastrnn_pool_run(wanted, job, context);
+    if (!built) atomic_store_explicit(&processors, fastrnn_processors(), memory_order_relaxed);
+    borrowed run = {team, job, context, threads, members, 0};
+    team->parallel(take_part, &run, (unsigned)threads, 0);
+    atomic_store_explicit(&busy, 0, memory_order_release);
+    return run.done ? members : fastrnn_pool_run(wanted, job, context);
+}
+
+/* Calls at work -------------------------------------------------------------------------------------------------------- */
+
 static atomic_int at_work;
 static _Atomic int64_t last_end;
 
@@ -236,7 +267,7 @@ static void forget(void) {
     pthread_cond_init(&crossing.wake, NULL);
     atomic_init(&crossing.sleepers, 0);
     fastrnn_barrier_init(&end);
-    built = 0;
+    built = 0, is_child = 1;
     atomic_store_explicit(&at_work, 0, memory_order_relaxed);
     atomic_store_explicit(&busy, 0, memory_order_release);
 }

@@ -17,6 +17,18 @@ typedef void (*fastrnn_job)(void *context, int member, int members);
  * work for another call or this is called from a job.  Never waits for other callers. */
 int fastrnn_pool_run(int wanted, fastrnn_job job, void *context);
 
+/* The threads of an OpenMP library that the process uses anyway: what runs a job on them, and tells each of them which of how many it is. */
+typedef struct {
+    void (*parallel)(void (*part)(void *), void *context, unsigned threads, unsigned flags); /* GOMP_parallel */
+    int (*number)(void);                                                                     /* omp_get_thread_num */
+    int (*count)(void);                                                                      /* omp_get_num_threads */
+} fastrnn_team;
+
+/* The same on the first of a team's `threads`, which look out for their next job for milliseconds, on the processors that the pool's workers
+ * would want.  All are asked for, since libgomp ends those that one job does not want.  A team that does not come whole leaves the job to the
+ * pool; so does a forked child, for OpenMP does not survive a fork. */
+int fastrnn_pool_run_on(const fastrnn_team *team, int threads, int wanted, fastrnn_job job, void *context);
+
 /* Around each call that might use threads, and one after it ended that did not.  Entering returns how many such calls are at work, this
  * one included: where each of them has a processor, threads of one would only keep another from its own. */
 int fastrnn_pool_enter(void);

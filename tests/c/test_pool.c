@@ -53,10 +53,10 @@ static void sign(void *context, int member, int members) {
     r->thread[member] = pthread_self();
 }
 
-/* One run, in which every member took part once and all were told the truth. */
-static int call_the_roll(int wanted) {
+/* One run, on the pool or on a team of so many threads, in which every member took part once and all were told the truth. */
+static int call_the_roll_on(const fastrnn_team *team, int threads, int wanted) {
     roll r = {0};
-    const int members = fastrnn_pool_run(wanted, sign, &r);
+    const int members = team ? fastrnn_pool_run_on(team, threads, wanted, sign, &r) : fastrnn_pool_run(wanted, sign, &r);
     check(members >= 1 && members <= (wanted > 1 ? wanted : 1), "members", members);
     check(pthread_equal(r.thread[0], pthread_self()), "member 0 on another thread than the caller's", 0);
     for (int m = 0; m < FASTRNN_MAX_MEMBERS; m++) {
@@ -67,6 +67,8 @@ static int call_the_roll(int wanted) {
     return members;
 }
 
+static int call_the_roll(int wanted) { return call_the_roll_on(NULL, 0, wanted); }
+
 static void test_members(void) {
     static const int wanted[] = {2, 1, 3, 8, 2, 0, -1, 5, MOST, 3};
     for (int i = 0; i < 300; i++) {
@@ -75,6 +77,63 @@ static void test_members(void) {
         if (i % 100 == 99) rest(0.002); /* the next call finds all asleep */
     }
     check(call_the_roll(FASTRNN_MAX_MEMBERS + 1) <= FASTRNN_MAX_MEMBERS, "members beyond the most", 0);
+}
+
+/* Teams ---------------------------------------------------------------------------------------------------------------- */
+
+/* What an OpenMP library does, without its pool. */
+static _Thread_local unsigned team_number, team_count = 1;
+static int teams, missing; /* how many were asked for, and threads that the next ones lack */
+
+typedef struct {
+    void (*part)(void *);
+    void *context;
+    unsigned number, count;
+} team_member;
+
+static void *join_in(void *argument) {
+    const team_member *me = argument;
+    const unsigned number = team_number, count = team_count;
+    team_number = me->number, team_count = me->count;
+    me->part(me->context);
+    team_number = number, team_count = count;
+    return NULL;
+}
+
+static void parallel(void (*part)(void *), void *context, unsigned threads, unsigned flags) {
+    team_member members[MOST];
+    pthread_t others[MOST];
+    const unsigned count = threads - (unsigned)missing;
+    teams++;
+    check(flags == 0, "flags", flags);
+    for (unsigned i = 0; i < count; i++) members[i] = (team_member){part, context, i, count};
+    for (unsigned i = 1; i < count; i++) check(pthread_create(&others[i], NULL, join_in, &members[i]) == 0, "a thread of a team", i);
+    join_in(&members[0]);
+    for (unsigned i = 1; i < count; i++) pthread_join(others[i], NULL);
+}
+
+static int number_in_team(void) { return (int)team_number; }
+static int count_of_team(void) { return (int)team_count; }
+static const fastrnn_team a_team = {parallel, number_in_team, count_of_team};
+
+static void call_a_team_inside(void *context, int member, int members) {
+    int *inner = context;
+    const int before = teams;
+    if (member == 0) inner[0] = call_the_roll_on(&a_team, 3, 3), inner[1] = teams - before;
+    (void)members;
+}
+
+static void test_teams(void) {
+    int inner[2] = {0};
+    check(call_the_roll_on(&a_team, 3, 3) == 3 && teams == 1, "members of a team", teams);
+    check(call_the_roll_on(&a_team, 5, 2) == 2 && teams == 2, "members of a team that has more", teams);
+    check(call_the_roll_on(&a_team, 3, 1) == 1 && teams == 2, "a team for one", teams);
+    check(call_the_roll_on(&a_team, 2, 3) == 3 && teams == 2, "a team that is too small", teams);
+    missing = 1;
+    check(call_the_roll_on(&a_team, 3, 3) == 3 && teams == 3, "the pool, where a team does not come whole", teams);
+    missing = 0;
+    fastrnn_pool_run_on(&a_team, 2, 2, call_a_team_inside, inner);
+    check(inner[0] == 1 && inner[1] == 0 && teams == 4, "a team called from a job", inner[0]);
 }
 
 static void read_signals(void *context, int member, int members) {
@@ -225,6 +284,8 @@ static void test_child(int wanted) {
         for (int i = 0; i < 3; i++) check(call_the_roll(wanted) == wanted, "members in a child", i);
         rest(0.001);
         check(call_the_roll(wanted) == wanted, "members in a child, later", 0);
+        const int before = teams;
+        check(call_the_roll_on(&a_team, wanted, wanted) == wanted && teams == before, "a team in a child", teams);
         test_barrier(CROSSINGS / 100);
         fflush(stdout);
         _exit(atomic_load(&failures) > 0);
@@ -283,6 +344,7 @@ static void test_silence(void) {
 int main(void) {
     alarm(300); /* a deadlock ends, too */
     test_members();
+    test_teams();
     test_signals();
 #ifdef __linux__
     test_affinity();
