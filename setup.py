@@ -32,7 +32,7 @@ class BuildNative(build_ext):
         super().finalize_options()
         self.force = True  # nothing else rebuilds when only the flags change
         self.cython_c_in_temp = True
-        self.cython_include_dirs = ["."]  # fastrnn/_native.pxd
+        self.cython_include_dirs = ["."]  # fastrnn/__init__.pxd
         self.cython_directives = {
             "language_level": 3,
             "boundscheck": DEBUG,
@@ -73,8 +73,13 @@ def native():
     return Extension(
         "fastrnn._native",
         sources=["src_kernels/_native.pyx", *sorted(glob("src_kernels/*.c"))],
-        depends=[*glob("src_kernels/*.h"), *glob("src_kernels/*.pxi"), *glob("fastrnn/*.pxd")],
-        include_dirs=["src_kernels", numpy.get_include()],
+        depends=[
+            *glob("src_kernels/*.h"),
+            *glob("src_kernels/*.pxi"),
+            "fastrnn/__init__.pxd",
+            "fastrnn/include/fastrnn.h",
+        ],
+        include_dirs=["src_kernels", "fastrnn/include", numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         libraries=["m"],
         extra_compile_args=[*OPTIMIZE, NO_WRAP, "-std=c11", "-pthread", "-fvisibility=hidden", *STRICT_MATH],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastrnn.backends import available_backends, cpu_info, use_backend
+    from fastrnn.capi import capsule, get_include
     from fastrnn.checks import FormatError, UnsupportedError
     from fastrnn.conversion import from_torch
     from fastrnn.dense import Dense
@@ -21,7 +22,9 @@ __version__ = "0.1.0"
 ARITHMETIC = 2  # the version of the arithmetic contract: the same number, the same bits
 
 _HOMES = {
+    "_native": ("_C_API", "__pyx_capi__"),  # what compiled code imports, by PyCapsule_Import and by cimport
     "backends": ("available_backends", "cpu_info", "use_backend"),
+    "capi": ("capsule", "get_include"),
     "checks": ("FormatError", "UnsupportedError"),
     "conversion": ("from_torch",),
     "dense": ("Dense",),
@@ -54,9 +57,11 @@ __all__ = [
     "Vocabulary",
     "__version__",
     "available_backends",
+    "capsule",
     "cpu_info",
     "from_state_dict",
     "from_torch",
+    "get_include",
     "get_num_threads",
     "load",
     "set_num_threads",

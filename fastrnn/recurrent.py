@@ -222,9 +222,9 @@ class Weighted:
 
     # What a call needs ------------------------------------------------------------------------------------------------
 
-    def _prepare(self) -> backends.Run:
-        """Return the runner of the backend in use, made once."""
-        name = self.backend or backends.current()
+    def _prepare(self, backend: str | None = None) -> backends.Run:
+        """Return the runner of a backend, or of the one in use, made once."""
+        name = backend or self.backend or backends.current()
         run = self._runners.get(name)
         if run is not None:
             return run

@@ -100,7 +100,7 @@ cdef void run_network(const Network *net, const Batch *whole, const int64_t *len
             for way in range(net.ways):
                 if me.way < 0 or me.way == way:
                     k = layer * net.ways + way
-                    forward(&net.directions[k], net.kernels, &batch, work, &me.team, net.itemsize, way == 1, source, target,
+                    forward_layer(&net.directions[k], net.kernels, &batch, work, &me.team, net.itemsize, way == 1, source, target,
                             (h0 if start == 0 else hn) + k * per_h, hn + k * per_h,
                             (c0 if start == 0 else cn) + k * per_c if c0 != NULL else NULL, cn + k * per_c if c0 != NULL else NULL)
                 target.data += width

@@ -127,8 +127,8 @@ cdef bint looks_ahead(const Direction *direction, const fastrnn_kernels *kernels
             and row * (phase.depth + phase.inputs) <= AHEAD_MOST and direction.embedding == NULL)
 
 
-cdef void forward(const Direction *direction, const fastrnn_kernels *kernels, const Batch *batch, Workspace *work, const Team *team,
-                  Py_ssize_t itemsize, bint reverse, Sequence x, Sequence y, const char *h0, char *hn, const char *c0, char *cn) noexcept nogil:
+cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kernels, const Batch *batch, Workspace *work, const Team *team,
+                        Py_ssize_t itemsize, bint reverse, Sequence x, Sequence y, const char *h0, char *hn, const char *c0, char *cn) noexcept nogil:
     """One layer, one direction: y over all steps, and the last states.
 
     h0 (B, R) and hn, c0 (B, H) and cn may be the same arrays; c0 and cn are NULL for cells without c.

@@ -56,6 +56,27 @@ cdef struct Step:            # one of them
     char *out
 
 
+cdef Py_ssize_t lay_out_steps(Steps *steps, char *block, Py_ssize_t used) noexcept nogil:
+    """Point all but the states into `block`, from `used` on; returns where it ends."""
+    cdef const Network *net = steps.net
+    cdef Py_ssize_t pointers = steps.streams * sizeof(void *), padded = groups_of(net.hidden, net.itemsize) * FASTRNN_GROUP_BYTES, i
+    cdef char *middle
+    used = carve(block, used, pointers, <void **>&steps.x)
+    used = carve(block, used, pointers, <void **>&steps.h_rows)
+    used = carve(block, used, pointers, <void **>&steps.out_rows)
+    used = carve(block, used, pointers, <void **>&steps.middle)
+    for i in range(MAX_PHASES):
+        used = carve(block, used, pointers, <void **>&steps.starts[i])
+    used = carve(block, used, steps.streams * padded, <void **>&steps.cell)
+    used = carve(block, used, steps.streams * padded if net.phases > 1 else 0, <void **>&middle)
+    for i in range(2):
+        used = carve(block, used, steps.streams * net.state * net.itemsize if net.layers - 1 > i else 0, <void **>&steps.between[i])
+    if block != NULL:
+        for i in range(steps.streams):
+            steps.middle[i] = middle + i * padded
+    return used
+
+
 cdef void gather(const Step *step, const char *x, Py_ssize_t x_stride, const int64_t *ids, char *h, char *c, char *target) noexcept nogil:
     """Point at the rows of one layer's step; c is gathered, for kernels want it padded and row below row."""
     cdef Steps *steps = step.steps
@@ -223,24 +244,8 @@ cdef class Stepper(Alone):
     @cython.final
     cdef Py_ssize_t lay_out(self, char *block) noexcept:
         """Point everything into `block`; returns the bytes it takes."""
-        cdef Py_ssize_t pointers = self.steps.streams * sizeof(void *), used = 64, i
-        cdef Py_ssize_t padded = groups_of(self.steps.net.hidden, self.steps.net.itemsize) * FASTRNN_GROUP_BYTES
-        cdef char *middle
-        used = carve(block, used, pointers, <void **>&self.steps.x)
-        used = carve(block, used, pointers, <void **>&self.steps.h_rows)
-        used = carve(block, used, pointers, <void **>&self.steps.out_rows)
-        used = carve(block, used, pointers, <void **>&self.steps.middle)
-        for i in range(MAX_PHASES):
-            used = carve(block, used, pointers, <void **>&self.steps.starts[i])
-        used = carve(block, used, self.steps.streams * sizeof(int64_t), <void **>&self.chosen)
-        used = carve(block, used, self.steps.streams * padded, <void **>&self.steps.cell)
-        used = carve(block, used, self.steps.streams * padded if self.steps.net.phases > 1 else 0, <void **>&middle)
-        for i in range(2):
-            used = carve(block, used, self.steps.streams * self.steps.net.state * self.steps.net.itemsize if self.steps.net.layers - 1 > i else 0, <void **>&self.steps.between[i])
-        if block != NULL:
-            for i in range(self.steps.streams):
-                self.steps.middle[i] = middle + i * padded
-        return used
+        cdef Py_ssize_t used = carve(block, 64, self.steps.streams * sizeof(int64_t), <void **>&self.chosen)
+        return lay_out_steps(&self.steps, block, used)
 
     def step(self, x, *, rows=None, out=None):
         """Advance by one time step: see `fastrnn.Stream.step`."""

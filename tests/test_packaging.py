@@ -62,6 +62,8 @@ def test_package_data():
     files = importlib.resources.files("fastrnn")
     assert (files / "py.typed").is_file()
     assert (files / "_native.pyi").is_file()
+    assert (files / "__init__.pxd").is_file()
+    assert (files / "include" / "fastrnn.h").is_file()
     assert any(file.name.endswith(".safetensors") for file in (files / "data").iterdir())
 
 
