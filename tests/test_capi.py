@@ -18,7 +18,7 @@ from layer_cases import CELLS, KINDS, inputs, make
 from model_cases import STREAMS, deep, sequences
 
 import fastrnn
-from fastrnn import capi
+from fastrnn import backends, capi
 
 pytest.importorskip("fastrnn._native")
 
@@ -240,6 +240,13 @@ def test_what_has_no_capsule():
         fastrnn.capsule(fastrnn.GRU(2, 3))
     with pytest.raises(TypeError, match=r"capsule takes a layer, .* fastrnn.from_torch\(module\) returns, got int"):
         fastrnn.capsule(3)
+
+
+def test_without_the_compiled_module(monkeypatch):
+    monkeypatch.delitem(backends._loaded, "cython", raising=False)
+    monkeypatch.setitem(backends._absent, "cython", "it is hidden")
+    with pytest.raises(ImportError, match=r"'cython' cannot run here \(it is hidden\).* cure: reinstall fastrnn"):
+        fastrnn.capsule(make("lstm"))
 
 
 def test_get_model():

@@ -22,7 +22,7 @@ extern "C" {
 enum fastrnn_error {
     FASTRNN_OK = 0,
     FASTRNN_ERROR_NULL = -1,    /* an argument is NULL */
-    FASTRNN_ERROR_MODEL = -2,   /* the model's capsule is gone */
+    FASTRNN_ERROR_MODEL = -2,   /* the model's capsule is gone, and no later one has taken its place */
     FASTRNN_ERROR_STATE = -3,   /* not from init_state or copy_state, moved since, or of another model */
     FASTRNN_ERROR_SIZE = -4,    /* a count is negative or too large, or a state's memory too small */
     FASTRNN_ERROR_ID = -5,      /* an id is not in 0..vocab-1 */
