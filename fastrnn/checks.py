@@ -11,6 +11,9 @@ __all__ = ["FormatError", "UnsupportedError"]
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
+_READABLE = (1, 3, 11, 13)  # DLPack's kinds of device: the CPU, and what CUDA or ROCm pin or manage in its memory
+_FETCHES = {"torch": "{}.cpu()", "jaxlib": "jax.device_get({})", "cupy": "cupy.asnumpy({})"}  # by module
+
 
 class FormatError(ValueError):
     """A file that is broken, hostile or not what its name says."""
@@ -186,6 +189,12 @@ def _converted(value: Any, name: str) -> np.ndarray:
         raise TypeError(f"{name} is a masked array, whose mask would be lost: pass {name}.filled(value)")
     if type(value).__name__ == "PackedSequence":
         raise TypeError(f"{name} is a PackedSequence: pass pad_packed_sequence's output, and its lengths as lengths=")
+    if _elsewhere(value):
+        cure = _FETCHES.get(type(value).__module__.partition(".")[0], "a copy of {} in the memory of the CPU")
+        raise TypeError(
+            f"{name} must be an array of real numbers on the CPU, got {_kind(value)} on "
+            f"{getattr(value, 'device', 'another device')}: pass {cure.format(name)}"
+        )
     try:
         if _is_torch(value) and str(value.dtype) == "torch.bfloat16":
             value = value.float()  # NumPy has no bfloat16
@@ -195,10 +204,7 @@ def _converted(value: Any, name: str) -> np.ndarray:
     except ValueError as error:
         raise ValueError(f"{name} must be an array of real numbers: {error}") from error
     except (TypeError, RuntimeError, BufferError) as error:
-        cure = f": pass {name}.cpu()" if _on_other_device(value) else ""
-        raise TypeError(
-            f"{name} must be an array of real numbers on the CPU, got {_kind(value)} ({error}){cure}"
-        ) from error
+        raise TypeError(f"{name} must be an array of real numbers on the CPU, got {_kind(value)} ({error})") from error
 
 
 def _dtype_cure(value: np.ndarray) -> str:
@@ -211,8 +217,15 @@ def _is_torch(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] == "torch" or hasattr(value, "__torch_function__")
 
 
-def _on_other_device(value: Any) -> bool:
-    return str(getattr(value, "device", "cpu")) != "cpu"
+def _elsewhere(value: Any) -> bool:
+    """Tell whether an array lies on another device: some, such as JAX's, would be fetched from there unasked."""
+    if _is_torch(value):
+        return str(getattr(value, "device", "cpu")) != "cpu"
+    try:
+        kind, _ = value.__dlpack_device__()
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):  # no DLPack, or parts in many places
+        return hasattr(value, "__cuda_array_interface__")
+    return kind not in _READABLE
 
 
 # The arguments of a call ----------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Saved models: safetensors with the architecture in the metadata."""
 
 import contextlib
+import hashlib
 import json
 import os
 import threading
@@ -18,7 +19,7 @@ from fastrnn.recurrent import Weighted
 from fastrnn.vocabulary import Vocabulary
 from fastrnn.weights import expected_shapes
 
-__all__ = ["load", "save"]
+__all__ = ["load", "save", "token"]
 
 FORMAT = 1  # rises when older versions cannot read what this one writes
 _ENTRY = "fastrnn"  # of the metadata
@@ -30,20 +31,35 @@ _LARGEST_HEADER = 1 << 24  # bytes; a thousand tensors take a tenth of a megabyt
 
 
 def save(model: Weighted | SequenceModel, path: "str | os.PathLike[str]") -> None:
-    """Write a layer or cell, or a model: see `Weighted.save` and `SequenceModel.save`."""
+    """Write a layer or cell, or a model: see `Saved.save`."""
     import safetensors.numpy
 
-    from fastrnn import ARITHMETIC
-
     name = checks.path(path)
-    architecture, tensors = _describe_model(model) if isinstance(model, SequenceModel) else _describe(model)
+    entry, tensors = _contents(model)
     # One entry: safetensors writes several in an order that changes from call to call
-    metadata = {_ENTRY: json.dumps({"format": FORMAT, "arithmetic": ARITHMETIC, "architecture": architecture})}
-    data = safetensors.numpy.save(tensors, metadata)
+    data = safetensors.numpy.save(tensors, {_ENTRY: entry})
     header = int.from_bytes(data[:8], "little")
     if header > _LARGEST_HEADER:
         raise checks.large_header(header, _LARGEST_HEADER)
     _write(data, name)
+
+
+def token(model: Weighted | SequenceModel | DenseLayer) -> str:
+    """Return a hash of what `save` writes of it: equal in all processes for equal models, and for these alone."""
+    entry, tensors = _contents(model)
+    shapes = [[name, tensor.shape] for name, tensor in tensors.items()]
+    found = hashlib.sha256(json.dumps([entry, shapes]).encode())
+    for tensor in tensors.values():
+        found.update(np.ascontiguousarray(tensor).data)
+    return found.hexdigest()
+
+
+def _contents(model: Weighted | SequenceModel | DenseLayer) -> tuple[str, dict[str, np.ndarray]]:
+    """Return what a file says of the model, as JSON, and the tensors."""
+    from fastrnn import ARITHMETIC
+
+    architecture, tensors = _describe_model(model) if isinstance(model, SequenceModel) else _describe(model)
+    return json.dumps({"format": FORMAT, "arithmetic": ARITHMETIC, "architecture": architecture}), tensors
 
 
 def _describe(layer: Weighted | DenseLayer) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

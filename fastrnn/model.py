@@ -1,7 +1,6 @@
 """Whole networks: an embedding, recurrent and dense layers, output layers, and how sequences become results."""
 
 from collections.abc import Sequence
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,7 +9,7 @@ from fastrnn import checks, model_checks
 from fastrnn.dense import Dense, DenseLayer, make_chain, make_layer
 from fastrnn.generate import Writing
 from fastrnn.many import ManySequences
-from fastrnn.recurrent import Array, Recurrent
+from fastrnn.recurrent import Array, Recurrent, Saved
 from fastrnn.vocabulary import Vocabulary
 from fastrnn.wiring import ByIds, Chain, Stage, States, divided, layout, over_rows, over_steps, pooled, stage, through
 
@@ -24,7 +23,7 @@ POOLS = ("final", "last", "mean", "max")
 FEEDS = ("first", "every", "output")
 
 
-class SequenceModel(Writing, ManySequences):
+class SequenceModel(Saved, Writing, ManySequences):
     """A network from ids or vectors to one result for each step, or one for each sequence.
 
     Parameters
@@ -358,15 +357,6 @@ class SequenceModel(Writing, ManySequences):
         from fastrnn import model_stream  # which depends on this module
 
         return model_stream.start(self, batch_size, state)
-
-    def save(self, path: "str | PathLike[str]") -> None:
-        """Write the whole model to one safetensors file that `fastrnn.load` reads, whole or not at all.
-
-        Not written: ``backend`` and ``num_threads`` of the layers, which belong to a machine.
-        """
-        from fastrnn import files
-
-        files.save(self, path)
 
     def _wiring(self, wiring: Any, pool: Any) -> tuple[str, str]:
         """Return what a call says, or else what the model has."""

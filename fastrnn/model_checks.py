@@ -101,8 +101,8 @@ def in_range(found: np.ndarray, size: int, name: str) -> np.ndarray:
     """Return ids that lie in 0..size-1."""
     if found.size and found.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold ids as integers, got dtype {found.dtype}")
-    # Negative numbers are large ones without a sign: one look at all ids instead of two.
-    if found.size and found.astype(np.int64, copy=False).view(np.uint64).max() >= size:
+    # Negative numbers are large ones without a sign: one look at all ids instead of two, and no copy.
+    if found.size and found.view(found.dtype.str.replace("i", "u")).max() >= min(size, np.iinfo(found.dtype).max + 1):
         where = tuple(np.argwhere((found < 0) | (found >= size))[0].tolist())
         raise ValueError(f"{name} must hold ids in 0..{size - 1}, got {found[where]} at {_axes(where)}")
     return found

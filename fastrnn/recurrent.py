@@ -15,7 +15,7 @@ from fastrnn.weights import Plan, Sizes, Weights, check_arrays, check_tensors, i
 if TYPE_CHECKING:
     from fastrnn.stream import Stream
 
-__all__ = ["Recurrent", "Weighted"]
+__all__ = ["Recurrent", "Saved", "Weighted"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -36,8 +36,26 @@ _DEFAULTS = {
 _FIXED = ("input_size", "hidden_size", *list(_DEFAULTS)[:-2])
 
 
-class Weighted:
-    """What layers and cells share: configuration, weights, the prepared runner of each backend, files and pickles."""
+class Saved:
+    """What layers, cells and models share: files, and a hash for Dask of what a file says."""
+
+    def save(self, path: "str | PathLike[str]") -> None:
+        """Write configuration and weights to one safetensors file that `fastrnn.load` reads, whole or not at all.
+
+        Not written: ``backend`` and ``num_threads`` of layers, which belong to a machine.
+        """
+        from fastrnn import files
+
+        files.save(self, path)  # type: ignore[arg-type]
+
+    def __dask_tokenize__(self) -> str:
+        from fastrnn import files
+
+        return files.token(self)  # type: ignore[arg-type]
+
+
+class Weighted(Saved):
+    """What layers and cells share: configuration, weights, the prepared runner of each backend, pickles."""
 
     _variant: ClassVar[str]  # the key of VARIANTS that fixes the shapes of the weights
 
@@ -176,15 +194,6 @@ class Weighted:
         """Draw the weights uniformly from (-1/sqrt(H), 1/sqrt(H)), torch's distribution; returns the layer itself."""
         self._publish(init_weights(self._sizes, self.dtype, checks.integer(seed, "seed", 0)))
         return self
-
-    def save(self, path: "str | PathLike[str]") -> None:
-        """Write configuration and weights to a safetensors file that `fastrnn.load` reads, whole or not at all.
-
-        Not written: ``backend`` and ``num_threads``, which belong to a machine.
-        """
-        from fastrnn import files
-
-        files.save(self, path)
 
     def _publish(self, weights: tuple[Weights, ...]) -> None:
         """Set the weights of calls that start from now on."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import checks, model_checks, text_checks
+from fastrnn import checks, files, model_checks, text_checks
 from fastrnn.dense import Dense, DenseLayer, make_layer
 from fastrnn.generate import Logits, Writer, first_seed, padded, sampling
 from fastrnn.model import SequenceModel
@@ -82,6 +82,12 @@ class Seq2Seq:
 
     def __repr__(self) -> str:
         return f"Seq2Seq({self.encoder!r}, {self.decoder!r})"
+
+    def __dask_tokenize__(self) -> Any:
+        from dask.base import normalize_token  # Dask is what calls this
+
+        bridge = files.token(self.bridge) if isinstance(self.bridge, DenseLayer) else self.bridge
+        return normalize_token(("fastrnn.Seq2Seq", self.encoder, self.decoder, self._start, self._stop, bridge))
 
     def generate(
         self,

@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from cases import same_bits
 from layer_cases import KINDS, arrays, inputs, make
@@ -41,6 +42,56 @@ def test_one_layer_from_many_threads(name, kind):
     results = at_once(lambda i: [layer(xs[i], lengths=lengths[i]) for _ in range(5)])
     for i, calls in enumerate(results):
         assert all(equal(call, expected[i]) for call in calls)
+
+
+def test_one_model_from_many_threads(backend):
+    """Calls of every kind at once, on one model: each thread gets what it gets alone."""
+    layer, head = make("lstm", 16, 33, num_layers=2, num_threads=2, backend=backend), np.eye(12, 33)
+    matrix = np.random.default_rng(0).normal(size=(12, 16))
+    model = fastrnn.SequenceModel(layer, embedding=matrix, head=fastrnn.Dense(head, activation="softmax"))
+    both = fastrnn.Seq2Seq(fastrnn.SequenceModel(layer), model, start=0, stop=1)
+
+    def work(i):
+        rng = np.random.default_rng(i)
+        ids, x = rng.integers(0, 12, (3, 4 + i)), rng.standard_normal((3, 4 + i, 16)).astype(np.float32)
+        stream = model.stream(3)
+        yield model.predict(ids, lengths=[4, 0, 2])
+        yield [stream.step(now) for now in ids.T], stream.push(x), stream.get_state()
+        yield model.predict_many(list(ids), wiring="many_to_one"), model.unroll(x[:, 0], 3)
+        yield model.generate(ids.tolist(), 5, seed=i), both.generate(x, 5, beam=2)
+        yield np.array(model.score(ids[0]))
+
+    def bits(i):
+        return [(array.dtype, array.shape, array.tobytes()) for array in arrays(work(i))]
+
+    alone = [bits(i) for i in range(THREADS)]
+    for found, expected in zip(at_once(lambda i: [bits(i) for _ in range(3)]), alone, strict=True):
+        assert found == [expected] * 3
+
+
+@pytest.mark.parametrize("name", [name for name in fastrnn.available_backends() if name != "reference"])
+def test_other_threads_run_while_kernels_do(name):
+    """The GIL is released: this thread sees the result of one call half written."""
+    layer = make("lstm", 64, 128, num_threads=1, backend=name)
+    x = inputs(layer, 20_000, 1)
+    model = fastrnn.SequenceModel(layer)
+    calls = {
+        "layer": lambda out: layer(x, out=out),
+        "push": lambda out: layer.stream(1).push(x, out=out),
+        "model": lambda out: model.predict(x[:, 0], out=out[:, 0]),
+        "model's push": lambda out: model.stream().push(x[:, 0], out=out[:, 0]),
+    }
+    for what, call in calls.items():
+        call(out := np.empty((20_000, 1, 128), np.float32))
+        out[:] = np.nan
+        seen = out[::1000, 0, 0]
+        thread = threading.Thread(target=call, args=(out,))
+        thread.start()
+        levels = set()
+        while thread.is_alive():
+            levels.add(np.count_nonzero(~np.isnan(seen)))
+        thread.join()
+        assert levels - {0, len(seen)}, what
 
 
 @pytest.mark.parametrize("name", fastrnn.available_backends())
