@@ -1,12 +1,16 @@
-"""Calls a second of 1, 2, 4 and 8 Python threads that call one layer at once.
+"""Calls a second of 1, 2, 4 and 8 Python threads that call one layer at once; and of two with a stream each (family P).
 
 More threads than cores must not collapse. Calls at work at once share the processors, so that with two callers on two
 cores each has a core.
 """
 
 import argparse
+import statistics
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -14,19 +18,22 @@ import numpy as np
 import fastrnn
 
 
-def calls_a_second(layer: Any, x: np.ndarray, callers: int, seconds: float) -> float:
-    """Total rate of all callers."""
+def calls_a_second(make: Callable[[], Callable[[], Any]], callers: int, seconds: float, block: int = 1) -> float:
+    """Total rate of all callers, each of which calls what `make` returned to it, `block` times between two looks."""
     counts, barrier = [0] * callers, threading.Barrier(callers + 1)
 
-    def call(caller: int) -> None:
-        layer(x)
+    def run(caller: int) -> None:
+        call, count = make(), 0
+        call()
         barrier.wait()
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
-            layer(x)
-            counts[caller] += 1
+            for _ in repeat(None, block):
+                call()
+            count += block
+        counts[caller] = count
 
-    pool = [threading.Thread(target=call, args=(i,)) for i in range(callers)]
+    pool = [threading.Thread(target=run, args=(i,)) for i in range(callers)]
     for thread in pool:
         thread.start()
     barrier.wait()
@@ -34,6 +41,25 @@ def calls_a_second(layer: Any, x: np.ndarray, callers: int, seconds: float) -> f
     for thread in pool:
         thread.join()
     return sum(counts) / (time.perf_counter() - start)
+
+
+def speedup(layer: Any, steps: int, callers: int = 2, rounds: int = 5, seconds: float = 0.1) -> float:
+    """Rate of threads that each take a stream of their own on, by steps or in chunks, over the rate of one alone."""
+    x = np.random.default_rng(0).standard_normal((steps, layer.input_size), np.float32)
+
+    def make() -> Callable[[], Any]:
+        stream, out = layer.stream(), np.empty((steps, layer.hidden_size), np.float32)
+        if steps == 1:
+            step, now, y = stream.step, x[0], out[0]
+            return lambda: step(now, out=y)
+        return lambda: stream.push(x, out=out)
+
+    block = max(1, round(1e-3 * calls_a_second(make, 1, seconds)))  # a millisecond
+    ratios = []
+    for _ in range(rounds):
+        one, two, again, once = (calls_a_second(make, n, seconds, block) for n in (1, callers, callers, 1))
+        ratios.append((two + again) / (one + once))
+    return statistics.median(ratios)
 
 
 def main() -> None:
@@ -45,10 +71,11 @@ def main() -> None:
     print("LSTM, B = 1, T = 100: calls a second of so many callers, in brackets beside one caller on one thread")
     for hidden in options.hidden:
         x = np.random.default_rng(0).standard_normal((100, hidden), np.float32)
-        alone = calls_a_second(fastrnn.LSTM(hidden, hidden, num_threads=1).init(), x, 1, options.seconds)
+        single = fastrnn.LSTM(hidden, hidden, num_threads=1).init()
+        alone = calls_a_second(partial(partial, single, x), 1, options.seconds)
         for num_threads in (1, 2, 4, 8):
             layer = fastrnn.LSTM(hidden, hidden, num_threads=num_threads).init()
-            rates = [(n, calls_a_second(layer, x, n, options.seconds)) for n in (1, 2, 4, 8)]
+            rates = [(n, calls_a_second(partial(partial, layer, x), n, options.seconds)) for n in (1, 2, 4, 8)]
             text = "  ".join(f"{n}: {rate:8.0f} ({rate / alone:.2f})" for n, rate in rates)
             print(f"H = {hidden:4d}, num_threads = {num_threads}:  {text}", flush=True)
 

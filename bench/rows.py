@@ -110,6 +110,16 @@ def memory() -> list[Row]:
     return threaded([Row("M", "lstm", 128, 128, 1, 20_000, core=True)])
 
 
+def callers() -> list[Row]:
+    """Family P: two Python threads with a stream each, by steps and by chunks of 100."""
+    return [
+        Row("P", cell, hidden, hidden, 1, steps, core=True)
+        for cell in ("lstm", "gru")
+        for hidden in (64, 128, 256, 512)
+        for steps in (1, 100)
+    ]
+
+
 def parse(name: str) -> Row:
     """The row of a name."""
     family, cell, *sizes, direction, batch, steps, dtype, threads = name.split("-")

@@ -19,6 +19,7 @@ FAMILIES = {
     "G": "generation",
     "C": "cold",
     "M": "memory",
+    "P": "callers",
 }
 
 

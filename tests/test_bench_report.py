@@ -16,7 +16,17 @@ run_py = runpy.run_path(str(BENCH / "run.py"))
 rows = sys.modules["rows"]  # which report.py imports
 TARGETS = tomllib.loads((BENCH / "targets.toml").read_text())["target"]
 NAME = "Q-gru-I3-H37-L1-uni-B5-T100-f32-1t"
-GRID = [rows.steps, rows.sequences, rows.batches, rows.ragged, rows.decays, rows.generation, rows.cold, rows.memory]
+GRID = [
+    rows.steps,
+    rows.sequences,
+    rows.batches,
+    rows.ragged,
+    rows.decays,
+    rows.generation,
+    rows.cold,
+    rows.memory,
+    rows.callers,
+]
 
 
 def ratio(median):
@@ -67,7 +77,7 @@ def test_targets_are_well_formed(target):
     assert set(target) <= {"name", "rows", "threads", "against", "ours", "figure", "at_least", "at_most", "over"}
     assert ("at_least" in target) != ("at_most" in target)
     assert target.get("over", "each") in ("each", "geomean")
-    assert target.get("figure", "ratio") in ("ratio", "seconds", "limit", "growth")
+    assert target.get("figure", "ratio") in ("ratio", "seconds", "limit", "growth", "speedup")
     assert target.get("threads", 1) in (1, "all")
 
 

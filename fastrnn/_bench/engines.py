@@ -52,6 +52,8 @@ def settings(name: str, threads: int) -> list[Setting]:
 def engines(row: Row) -> tuple[str, ...]:
     """Names of the engines that a row compares with ours, ours against itself first."""
     first = ours(row)
+    if row.family == "P":
+        return (first,)
     if row.family == "C":
         return (first, "torch", "onnxruntime", "openvino")
     if row.family in "GM":
@@ -67,7 +69,7 @@ def engines(row: Row) -> tuple[str, ...]:
 
 def ours(row: Row) -> str:
     """The engine that all others of a row are compared with: for single steps a stream, where it can run."""
-    return "stream" if row.family == "S" and row.directions == 1 else "cython"
+    return "stream" if row.family in "SP" and row.directions == 1 else "cython"
 
 
 def obstacle(name: str, row: Row) -> str | None:

@@ -18,7 +18,7 @@ class Row(NamedTuple):
     """One shape to time.
 
     Families: S one step from a given state, Q sequences, B batches of sequences, R ragged batches, D a state that
-    decays under zeros, G generation of T tokens, C a cold start, M memory.
+    decays under zeros, G generation of T tokens, C a cold start, M memory, P streams of two Python threads.
     """
 
     family: str
