@@ -17,6 +17,16 @@ from fastrnn._bench.zoo import ZOO, flat
 from fastrnn.torch import accelerate
 
 ROUNDS = 5
+CELLS = [
+    ("LSTMCell", 16, 16, 1),
+    ("LSTMCell", 64, 64, 1),
+    ("LSTMCell", 200, 128, 1),
+    ("LSTMCell", 200, 128, 16),
+    ("GRUCell", 64, 64, 1),
+    ("GRUCell", 200, 128, 16),
+    ("RNNCell", 64, 64, 1),
+    ("RNNCell", 200, 128, 16),
+]
 
 
 def numbers(result: Any) -> np.ndarray:
@@ -59,14 +69,35 @@ def compare(name: str, threads: int, budget: float) -> str:
     return f"{name:36} {1e3 * found.other:7.2f} ms  {share:4.0%}  {spread}  {modules:5.2f}  A/A {ours_spread}"
 
 
+def cells(budget: float) -> None:
+    """Measure one step of cells alone."""
+    for kind, inputs, hidden, rows in CELLS:
+        cell = getattr(torch.nn, kind)(inputs, hidden).eval()
+        h = torch.randn(rows, hidden)
+        given = (torch.randn(rows, inputs), (h, torch.randn(rows, hidden)) if kind == "LSTMCell" else h)
+        fast = accelerate(copy.deepcopy(cell))
+        ours, theirs = (
+            ratios.Local(Engine(functools.partial(m, *given), numbers, torch.inference_mode)) for m in (fast, cell)
+        )
+        found = ratios.compare(ours, theirs, budget)
+        print(
+            f"{kind:8} {inputs:4} -> {hidden:4}, {rows:2} rows {1e6 * found.other:7.1f} us  "
+            f"{found.median:5.2f} ({found.low:.2f} to {found.high:.2f})"
+        )
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="parts of names; without, all")
+    parser.add_argument("--cells", action="store_true", help="cells alone instead, one step a call, one thread")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, len(os.sched_getaffinity(0))])
     parser.add_argument("--budget", type=float, default=2.0, help="seconds for a ratio")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", "LSTM with projections")  # that oneDNN does not have them
+    if options.cells:
+        torch.set_num_threads(1)
+        return cells(options.budget)
     for threads in options.threads:
         torch.set_num_threads(threads)
         print(
