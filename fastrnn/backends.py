@@ -17,6 +17,10 @@ they make tables of ``b + W_ih e`` for all of them, `Plan.table_bytes` large, or
 ``dense(plan)`` makes ``run(x, out, threads=1)`` with x (N, K) and out (N, V), last axes contiguous, and
 ``activate(activation, x, out)`` applies a function of `dense.FUNCTIONS` to rows (N, V), C-contiguous; out may be x.
 ``sum_steps(x, out)`` adds the steps of x (B, T, K) in order of time to out (B, K), both C-contiguous.
+
+A backend that compiles chains of layers has two classes that take runners of its own, each fed by the one before:
+``generator``, see `sampling.Generator`, and ``stepper``, see `numba_kernels.Stepper`, which takes the single steps of
+streams. The compiled backend's streams are classes of their own instead.
 """
 
 import importlib
@@ -48,12 +52,14 @@ def _sum_steps(x: np.ndarray, out: np.ndarray) -> None:
 
 
 class Backend(NamedTuple):
-    """What runs layers, dense layers, the functions that follow them, and sums over time."""
+    """What runs layers, dense layers, the functions that follow them, sums over time, and chains of all these."""
 
     layer: Callable[["Plan"], Run]
     dense: Callable[["DensePlan"], Run]
     activate: Callable[[str, np.ndarray, np.ndarray], None]
     sum_steps: Callable[[np.ndarray, np.ndarray], None] = _sum_steps
+    generator: Callable[..., Callable[[np.ndarray], int]] | None = None
+    stepper: Callable[..., Callable[..., None]] | None = None
 
 
 # The registry ---------------------------------------------------------------------------------------------------------
@@ -66,13 +72,19 @@ def _cython() -> Backend:
             _native.select_tier(tier)
         except (ValueError, RuntimeError) as error:
             raise type(error)(f"the environment variable FASTRNN_ISA={tier}: {error}") from None
-    return Backend(_native.Engine, _native.DenseEngine, _native.activate_rows, _native.sum_steps)
+    return Backend(_native.Engine, _native.DenseEngine, _native.activate_rows, _native.sum_steps, _native.Generator)
 
 
 def _numba() -> Backend:
     from fastrnn import numba_kernels
 
-    return Backend(numba_kernels.prepare, numba_kernels.prepare_dense, numba_kernels.activate_rows)
+    return Backend(
+        numba_kernels.prepare,
+        numba_kernels.prepare_dense,
+        numba_kernels.activate_rows,
+        generator=numba_kernels.Generator,
+        stepper=numba_kernels.Stepper,
+    )
 
 
 def _reference() -> Backend:

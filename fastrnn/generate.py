@@ -68,7 +68,7 @@ class Logits:
     def generator(
         self, states: list[States], how: Sampling, seeds: Array, stops: Array, last: Array, made: Array, most: int
     ) -> Callable[[Array], int]:
-        """Make what writes: compiled where all parts are, else `Generator`."""
+        """Make what writes: one compiled loop where all parts are of one backend that has it, else `Generator`."""
         settings = how, seeds, stops, last, made, most
         of_layer, by_ids = iter(states), self.model._by_ids
         parts: list[tuple[Any, tuple[Array, ...] | None]] = [
@@ -77,11 +77,11 @@ class Logits:
             else (layer._prepare() if i or by_ids is None else by_ids.run(), next(of_layer))
             for i, layer in enumerate([*self.layers, *self.head])
         ]
-        if all(type(run).__module__ == "fastrnn._native" for run, _ in parts):
-            from fastrnn import _native
-
+        names = {layer.backend or backends.current() for layer in self.layers if isinstance(layer, Recurrent)}
+        compiled = backends.load(names.pop()).generator
+        if compiled and not names:
             rows = rows_of_ids(self.model.embedding, self.vocab, self.model._dtype)
-            return _native.Generator(parts, rows, *settings, self.place.num_threads)
+            return compiled(parts, rows, *settings, self.place.num_threads)
         return Generator(self.step, states, *settings, self.activate)
 
     def _through(

@@ -9,7 +9,7 @@ import numpy as np
 from fastrnn import backends, checks, model_checks
 from fastrnn.model import SequenceModel
 from fastrnn.recurrent import Array
-from fastrnn.stream import Rows, Stream
+from fastrnn.stream import ChainStream, Rows, Stream
 from fastrnn.stream import start as start_layer
 from fastrnn.wiring import ByIds, Place, Stage, over_rows, over_steps, rows_of_ids, through
 
@@ -220,6 +220,26 @@ class ModelStream(Rows):
         y = through(stages, model._vectors(x), lengths, None if dense else out)
         over_steps(dense, y, lengths, self._places[-1], out)
 
+    def _parts(self) -> tuple[list[Any], Array | None, Any]:
+        """Return what a step goes through, and what ids are there."""
+        model, parts = self._model, []
+        for (before, _), stream, place in zip(model._recurrent, self._streams, self._places, strict=True):
+            parts += [*(layer.runner(place.backend) for layer in before), stream]
+        parts += [layer.runner(self._places[-1].backend) for layer in model._tail + model.head]
+        if model._vocab is None:
+            return parts, None, None
+        return parts, rows_of_ids(model.embedding, model._vocab, model._dtype), self._by_ids()
+
+    def _by_ids(self) -> Any:
+        """Return what runs the first layer on ids, where it is a recurrent one, with the stream's weights."""
+        found, layer = self._model._by_ids, self._streams[0]._layer
+        if found is None:
+            return None
+        with backends.lock:
+            if found.layer._plan is not layer._plan:
+                found = ByIds(layer, found.embedding)
+            return found.run(self._places[0].backend)
+
     def _write(self, states: list[tuple[Array, ...]], rows: Array | None) -> None:
         def write() -> None:
             for stream, state in zip(self._streams, states, strict=True):
@@ -228,8 +248,27 @@ class ModelStream(Rows):
         self._alone(write)
 
 
+class ChainModelStream(ModelStream):
+    """A ModelStream whose step is one call of its backend's `stepper`, from the id or the vector to the result."""
+
+    def __init__(self, model: SequenceModel, batch_size: int | None, streams: list[Stream]) -> None:
+        super().__init__(model, batch_size, streams)
+        parts, rows, by_ids = self._parts()
+        chained = [(p._run, p._states) if isinstance(p, Stream) else (p, None) for p in parts]
+        stepper = backends.load(self._places[0].backend or backends.current()).stepper
+        assert stepper is not None
+        threads = min(s._threads for s in streams)
+        self._step = stepper(chained, rows, by_ids, streams[0]._states[0].shape[1], threads)
+
+    def _advance(self, x: Array, rows: Array | None, out: Array) -> None:
+        self._step(x, rows, out)
+
+
+_KINDS: dict[type[Stream], type[ModelStream]] = {ChainStream: ChainModelStream}
+
 try:
     from fastrnn import _native
+    from fastrnn.stream import CompiledStream
 except ImportError:  # without the compiled module; the package has complained where that is not meant
     pass
 else:
@@ -241,31 +280,14 @@ else:
             ModelStream.__init__(self, model, batch_size, streams)
             _native.ModelStepper.__init__(self, *self._parts(), min(s._threads for s in streams))
 
-        def _parts(self) -> tuple[list[Any], Array | None, Any]:
-            """Return what a step goes through, and what ids are there."""
-            model, parts = self._model, []
-            for (before, _), stream, place in zip(model._recurrent, self._streams, self._places, strict=True):
-                parts += [*(layer.runner(place.backend) for layer in before), stream]
-            parts += [layer.runner(self._places[-1].backend) for layer in model._tail + model.head]
-            if model._vocab is None:
-                return parts, None, None
-            return parts, rows_of_ids(model.embedding, model._vocab, model._dtype), self._by_ids()
-
-        def _by_ids(self) -> Any:
-            """Return what runs the first layer on ids, where it is a recurrent one, with the stream's weights."""
-            found, layer = self._model._by_ids, self._streams[0]._layer
-            if found is None:
-                return None
-            with backends.lock:
-                if found.layer._plan is not layer._plan:
-                    found = ByIds(layer, found.embedding)
-                return found.run(self._places[0].backend)
+    _KINDS[CompiledStream] = CompiledModelStream
 
 
 def of_streams(model: SequenceModel, batch_size: int | None, streams: list[Stream]) -> ModelStream:
-    """Make a stream of those of the recurrent layers: compiled where all of them are."""
-    kind = ModelStream if Stream in map(type, streams) else CompiledModelStream
-    return kind(model, batch_size, streams)
+    """Make a stream of those of the recurrent layers: one compiled step where all of them have the same."""
+    kinds = set(map(type, streams))
+    kind = _KINDS.get(kinds.pop(), ModelStream)
+    return (ModelStream if kinds else kind)(model, batch_size, streams)
 
 
 def start(model: SequenceModel, batch_size: Any, state: Any) -> ModelStream:

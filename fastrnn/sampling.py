@@ -75,7 +75,7 @@ def choose(logits: Array, how: Sampling, seed: int, count: int, activate: Callab
 class Generator:
     """Rows that are being written: ``generator(tokens)`` goes on with all that have not come to their end.
 
-    What `_native.Generator` does in one compiled loop, for all backends.
+    What `_native.Generator` and `numba_kernels.Generator` do in one compiled loop, for all backends.
 
     Parameters
     ----------

@@ -278,6 +278,19 @@ class Stream(Rows):
             target[:, slice(None) if rows is None else rows] = s
 
 
+class ChainStream(Stream):
+    """A Stream whose step is one call of its backend's `stepper`."""
+
+    def __init__(self, layer: Recurrent, batch_size: int | None, run: backends.Run, state: tuple[Array, ...]) -> None:
+        super().__init__(layer, batch_size, run, state)
+        stepper = backends.load(layer.backend or backends.current()).stepper
+        assert stepper is not None
+        self._step = stepper([(run, state)], None, None, state[0].shape[1], self._threads)
+
+    def _advance(self, x: Array, rows: Array | None, out: Array) -> None:
+        self._step(x, rows, out)
+
+
 _KINDS: dict[type, type[Stream]] = {}  # by the type of the runner; Stream itself runs on any
 
 try:
@@ -313,4 +326,5 @@ def start(layer: Recurrent, batch_size: Any, hx: Any, name: str = "hx") -> Strea
         state = layer._given(hx, (layer.num_layers,), "L, ", 1, name)
     else:
         state = layer._given(hx, (layer.num_layers, count), "L, N, ", count, name)
-    return _KINDS.get(type(run), Stream)(layer, batch_size, run, tuple(s.copy() for s in state))
+    kind = ChainStream if backends.load(layer.backend or backends.current()).stepper else Stream
+    return _KINDS.get(type(run), kind)(layer, batch_size, run, tuple(s.copy() for s in state))

@@ -4,12 +4,13 @@ import itertools
 import math
 import signal
 import threading
+from unittest import mock
 
 import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import backends, packing, reference
+from fastrnn import backends, generate, packing, reference
 from fastrnn.sampling import Sampling, _mixed, choose, uniform
 
 SAME = [name for name in fastrnn.available_backends() if name != "reference"]  # backends of equal bits
@@ -25,13 +26,32 @@ KINDS = {
 }
 
 
-def make(kind="lstm", vocab=13, hidden=17, seed=0, embedding=None, layers=1, dtype=None, scale=2.0, head=None, **given):
+@pytest.fixture(params=SAME)
+def compiled(request):
+    """The name of a backend whose generation is compiled, which all layers of this test run on, in this thread."""
+    with fastrnn.use_backend(request.param):
+        yield request.param
+
+
+def make(
+    kind="lstm",
+    vocab=13,
+    hidden=17,
+    seed=0,
+    embedding=None,
+    layers=1,
+    dtype=None,
+    scale=2.0,
+    head=None,
+    num_threads=None,
+    **given,
+):
     """A model whose next token is uncertain and depends on the state."""
     rng = np.random.default_rng(seed)
     cell, options = KINDS[kind]
     matrix = rng.normal(size=(vocab, 5)) if embedding is None else embedding
     size = vocab if embedding is not None else 5
-    chain = [cell(size, hidden, layers, dtype=dtype, **options).init(seed)]
+    chain = [cell(size, hidden, layers, dtype=dtype, num_threads=num_threads, **options).init(seed)]
     weight = rng.normal(size=(vocab, options.get("proj_size", hidden))) * scale
     head = (weight, rng.normal(size=vocab) / 2, "softmax") if head is None else head
     return fastrnn.SequenceModel(chain, embedding=matrix, head=head, **given)
@@ -126,7 +146,7 @@ def test_every_backend_writes_the_same(kind, dtype, how):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_tables_or_none(kind, monkeypatch):
+def test_tables_or_none(compiled, kind, monkeypatch):
     """A matrix that is too large for tables has its rows projected at each step."""
     model, without = make(kind), make(kind)
     expected = model.generate([[1], [2, 3]], 40, seed=1)
@@ -152,39 +172,62 @@ def test_every_tier_writes_the_same(monkeypatch):
     assert all(np.array_equal(a, b) for result in results[1:] for a, b in zip(result, results[0], strict=True))
 
 
-@pytest.mark.parametrize("backend", SAME)
-def test_a_row_depends_on_its_seed_alone(backend):
-    with fastrnn.use_backend(backend):
-        model = make()
-        four = model.generate([3], 30, n=4, seed=7)
-        for k in range(4):
-            assert np.array_equal(four[k], model.generate([3], 30, seed=7 + k))
-        beside = model.generate([[1, 2], [3], [4, 5, 6]], 30, seed=8)
-        assert np.array_equal(beside[1], four[2])
-        assert not np.array_equal(four[0], four[1])
-        assert np.array_equal(model.generate([3], 12, seed=7), four[0][:12])
-        assert np.array_equal(list(model.generate_iter([3], 30, seed=7)), four[0])
+def test_a_row_depends_on_its_seed_alone(compiled):
+    model = make()
+    four = model.generate([3], 30, n=4, seed=7)
+    for k in range(4):
+        assert np.array_equal(four[k], model.generate([3], 30, seed=7 + k))
+    beside = model.generate([[1, 2], [3], [4, 5, 6]], 30, seed=8)
+    assert np.array_equal(beside[1], four[2])
+    assert not np.array_equal(four[0], four[1])
+    assert np.array_equal(model.generate([3], 12, seed=7), four[0][:12])
+    assert np.array_equal(list(model.generate_iter([3], 30, seed=7)), four[0])
 
 
-def test_threads_write_the_same():
+def test_generation_is_compiled(compiled):
+    """Not the loop in NumPy, which writes the same."""
+    model = make()
+    with mock.patch.object(generate, "Generator", side_effect=AssertionError):
+        model.generate([[3], [4, 5]], 5)
+
+
+@pytest.mark.parametrize("how", [{}, {"stop": [4, 9]}, {"top_k": 5, "top_p": 0.9}], ids=str)
+def test_rows_on_threads_of_numba(how, monkeypatch):
+    stepping = pytest.importorskip("fastrnn.numba_kernels.stepping")
+    model = make(num_threads=3)
+    prompts = [[1], [2, 3], [], [4]]
+    state = [model.predict([[0]] * 4, return_state=True)[1][0]]
+    with fastrnn.use_backend("numba"):
+        expected = model.generate(prompts, 40, n=2, seed=3, state=state, **how)
+        monkeypatch.setattr(stepping, "PARALLEL_WORK", 0)
+        found = model.generate(prompts, 40, n=2, seed=3, state=state, **how)
+        states = model.predict([[1]] * 8, return_state=True)[1]
+        states[0][0][:, 5:] = np.nan
+        with pytest.raises(ValueError, match="logits of row 5 are NaN"):
+            model.generate([[1]] * 8, 4, state=states)
+    assert all(map(np.array_equal, itertools.chain(*found), itertools.chain(*expected)))
+
+
+def test_threads_write_the_same(compiled):
     model = make(hidden=512, layers=2, vocab=96, scale=0.3)
     results = []
     for count in (1, 2, 5):
         fastrnn.set_num_threads(count)
         try:
-            results.append(model.generate([[1], [2]], 40, seed=0))
+            results.append(model.generate([[1], [2]], 40, n=3, seed=0))
         finally:
             fastrnn.set_num_threads(None)
     assert all(np.array_equal(a, b) for result in results[1:] for a, b in zip(result, results[0], strict=True))
 
 
 @pytest.mark.parametrize("hidden", [17, 256])
-def test_calls_at_once(hidden):
+def test_calls_at_once(compiled, hidden):
     model = make(hidden=hidden)
     expected, results = model.generate([1], 200, seed=1), [None] * 4
 
     def call(i):
-        results[i] = model.generate([1], 200, seed=1)
+        with fastrnn.use_backend(compiled):
+            results[i] = model.generate([1], 200, seed=1)
 
     threads = [threading.Thread(target=call, args=(i,)) for i in range(4)]
     for thread in threads:
@@ -210,7 +253,7 @@ def test_greedy_is_the_argmax_of_predict(backend, activation):
         assert model.generate([4, 2], 12, temperature=0).tolist() == ids[2:]
 
 
-def test_dense_layers_between():
+def test_dense_layers_between(compiled):
     rng = np.random.default_rng(0)
     chain = [
         fastrnn.GRU(5, 16).init(),
@@ -308,8 +351,9 @@ def test_new_seeds_each_time():
     assert len({tuple(model.generate([1], 50)) for _ in range(4)}) == 4
 
 
-def test_ctrl_c_stops_it():
+def test_ctrl_c_stops_it(compiled):
     model = make(vocab=200, hidden=200)
+    model.generate([1], 1)
     before = signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # a shell's background jobs inherit that it is ignored

@@ -16,6 +16,9 @@ from model_cases import STREAMS, beginning, characters, dense, forward, intents,
 
 import fastrnn
 from fastrnn import packing
+from fastrnn.model_stream import ChainModelStream
+from fastrnn.recurrent import Recurrent
+from fastrnn.stream import ChainStream
 
 
 def equal(a, b):
@@ -296,6 +299,40 @@ def test_shared_steps(name, batch, threads):
         out = np.empty_like(wanted[:, t])
         shared._advance(x[:, t], None, out)
         assert same_bits(out, wanted[:, t])
+
+
+@pytest.mark.parametrize("batch", [1, 5, 13])
+@pytest.mark.parametrize("name", STREAMS | BY_IDS)
+def test_chains_of_numba(name, batch, monkeypatch):
+    """A step is one compiled call; where it is worth a launch, threads share the rows."""
+    stepping = pytest.importorskip("fastrnn.numba_kernels.stepping")
+    model = (STREAMS | BY_IDS)[name]()
+    for layer in model.layers:
+        if isinstance(layer, Recurrent):
+            layer.num_threads = 3
+    x = sequences(model, batch, 6)
+    wanted, rows = model.predict(x), np.arange(batch)[::-2]
+    with fastrnn.use_backend("numba"):
+        for work in (stepping.PARALLEL_WORK, 0):
+            monkeypatch.setattr(stepping, "PARALLEL_WORK", work)
+            stream = model.stream(batch)
+            assert isinstance(stream, ChainModelStream)
+            assert same_bits(by_steps(stream, x[:, :4], axis=1), wanted[:, :4])
+            assert same_bits(stream.step(x[rows, 4], rows=rows), wanted[rows, 4])
+            assert same_bits(stream.push(x[rows, 5:], rows=rows), wanted[rows, 5:])
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "lstm_proj", "gru", "gru_before"])
+def test_layers_on_numba(cell):
+    pytest.importorskip("numba")
+    layer = make(cell, 5, 37, num_layers=3)
+    x = np.random.default_rng(0).normal(size=(9, 4, 5)).astype(np.float32)
+    wanted = layer(x)
+    layer.backend = "numba"
+    stream = layer.stream(4)
+    assert isinstance(stream, ChainStream)
+    assert same_bits(by_steps(stream, x), wanted[0])
+    assert equal(stream.get_state(), wanted[1])
 
 
 def test_every_tier():

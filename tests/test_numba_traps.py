@@ -19,6 +19,7 @@ import itertools
 import sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
+import fastrnn
 from cases import Case, make_inputs, make_lengths, make_plan, results, same_bits
 from fastrnn import _native, numba_kernels
 from fastrnn.cells import VARIANTS
@@ -34,6 +35,23 @@ def problem(variant, dtype="float32", batch=7):
 
 def check(got, expected):
     assert same_bits(got[0], expected[0]) and all(same_bits(a, b) for a, b in zip(got[1], expected[1], strict=True))
+
+def check_writing(dtype="float32"):
+    model = fastrnn.SequenceModel(
+        [
+            fastrnn.GRU(11, 37, 2, dtype=dtype).init(0),
+            fastrnn.LSTM(37, 21, proj_size=9, dtype=dtype).init(1),
+        ],
+        embedding="one_hot",
+        head=[(4 * np.random.default_rng(0).normal(size=(11, 9)), None, "softmax")],
+    )
+    results = []
+    for backend in ("cython", "numba"):
+        with fastrnn.use_backend(backend):
+            stream = model.stream(3)
+            results.append([stream.step([i, 3, 5]) for i in range(9)])
+            results[-1] += model.generate([[1], [2, 3]], 30, n=2, seed=5, top_p=0.9)
+    assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(*results, strict=True))
 
 def check_dense(activation, dtype="float32"):
     rng = np.random.default_rng(0)
@@ -63,9 +81,12 @@ def run(script, cache, *arguments, **environment):
 def test_importing_compiles_nothing(tmp_path):
     run(
         """
+        from fastrnn.numba_kernels.chain import advance, advance_dense, run_step, run_steps
         from fastrnn.numba_kernels.dense import run_activation, run_dense
         from fastrnn.numba_kernels.layers import run_all, run_rows
-        assert not any(entry.signatures for entry in (run_rows, run_all, run_dense, run_activation))
+        from fastrnn.numba_kernels.writing import run_writing, run_writing_all
+        steps = advance, advance_dense, run_step, run_steps, run_writing, run_writing_all
+        assert not any(entry.signatures for entry in (run_rows, run_all, run_dense, run_activation, *steps))
         """,
         tmp_path,
     )
@@ -139,6 +160,7 @@ def test_other_processors_have_the_same_bits(cpu, tmp_path):
             check(results(plan, numba_kernels.prepare(plan), *data), expected)
         check_dense("log_softmax", "float32")
         check_dense("softmax", "float64")
+        check_writing("float32" if half else "float64")
         print(registers().width)
         """,
         tmp_path,
@@ -192,7 +214,7 @@ def test_threading_layers(layer):
 
         warnings.simplefilter("ignore")
         plan, data, expected = problem("lstm", batch=13)
-        numba_kernels._PARALLEL_WORK = 0  # this small problem would run alone
+        numba_kernels.stepping.PARALLEL_WORK = 0  # this small problem would run alone
         parallel = functools.partial(numba_kernels.prepare(plan), threads=2)
         try:
             check(results(plan, parallel, *data), expected)
@@ -234,7 +256,7 @@ def test_threading_layers(layer):
 def test_the_parallel_twin_takes_any_number_of_threads():
     run(
         """
-        numba_kernels._PARALLEL_WORK = 0
+        numba_kernels.stepping.PARALLEL_WORK = 0
         for batch in (0, 1, 2, 3, 13):
             for threads in (1, 2, 5):
                 plan, data, expected = problem("gru", batch=batch)

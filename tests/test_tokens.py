@@ -105,7 +105,7 @@ def test_backends_agree(backend, variant, dtype, way):
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_threads(backend, threads, way, monkeypatch):
     if backend == "numba":
-        monkeypatch.setattr("fastrnn.numba_kernels._PARALLEL_WORK", 0)
+        monkeypatch.setattr("fastrnn.numba_kernels.stepping.PARALLEL_WORK", 0)
     case = Case("lstm", "standard", 64, 130, 2, 2, steps=40, batch=13)
     plan, ids, x, state = embed(case, np.float32, 96)
     run = backends.load(backend).layer(plan)

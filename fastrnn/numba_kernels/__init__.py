@@ -6,6 +6,9 @@ From the arrays of a call to the last instruction:
     dense.py        prepare_dense and activate_rows run it: output layers and the functions of a row
     layers.py       layers and directions for some rows; the entry points, serial and parallel
     forward.py      the loop over time: which rows are alive, which inputs are projected ahead
+    stepping.py     Stepper and Generator: single steps through a chain of parts, for streams and for text
+    chain.py        a step through all parts; calls.py lets it call what is compiled for each
+    writing.py draw.py  the loop over tokens, and the draw of one
     gemm.py         the walk of one phase over blocks and rows
     tile.py ahead.py  the register tile; the same for one row, with inputs projected on the way
     rnn.py lstm.py gru.py  gate math              activations.py  sigma, tanh, e^-d, ln
@@ -23,33 +26,25 @@ from typing import Any, TypeAlias
 import numpy as np
 from numba.core import types
 
-from fastrnn.numba_kernels.dense import run_activation, run_dense
+from fastrnn.numba_kernels import stepping
+from fastrnn.numba_kernels.calls import compiled
+from fastrnn.numba_kernels.chain import advance, advance_dense
+from fastrnn.numba_kernels.dense import DENSE_GROUPS, run_activation, run_dense
 from fastrnn.numba_kernels.kind import Kind, KindType
 from fastrnn.numba_kernels.layers import run_all, run_rows, run_table, work_bytes
 from fastrnn.numba_kernels.simd import GROUP_BYTES
+from fastrnn.numba_kernels.stepping import Generator, Part, Stepper, empty
 from fastrnn.numba_kernels.threads import launch
 
-__all__ = ["activate_rows", "prepare", "prepare_dense"]
+__all__ = ["Generator", "Stepper", "activate_rows", "prepare", "prepare_dense"]
 
-_PARALLEL_WORK = 1 << 24  # multiplications, half a millisecond, from which on a launch of Numba's threads pays
 _KEEP_BYTES = 1 << 22  # a larger workspace is not kept for the next call
 _CHUNK_BYTES = 1 << 17  # that a layer hands to the next at a time: they stay in the nearer caches
 _DENSE_TILE_ROWS = 48
-_DENSE_TILE_BYTES = 1 << 18  # sums of a tile of a dense layer, down to _DENSE_TILE_LEAST rows: they stay in a cache
+_DENSE_TILE_BYTES = 1 << 18  # that a dense layer sums before its function reads them, down to _DENSE_TILE_LEAST rows
 _DENSE_TILE_LEAST = 6
 
 _Work: TypeAlias = tuple[np.ndarray, int]  # bytes, and the address of the first, a multiple of 64
-
-
-def _compile(entry: Any, *signature: Any) -> Callable[..., None]:
-    """Compile an entry point, or read it from the disk cache.
-
-    Returns Numba's function for one signature: a call checks no more of its arguments than the size of their elements,
-    and one compiled kernel takes arrays of any layout, writable or not.
-    """
-    entry.compile(signature)
-    function: Callable[..., None] = entry.overloads[signature].entry_point
-    return function
 
 
 @cache
@@ -60,7 +55,7 @@ def _compiled(kind: Kind, dtype: str) -> Callable[..., None]:
     x, y = types.Array(number, 3, "A", readonly=True), types.Array(number, 3, "A")
     arrays = (x, given, given, y, written, written)
     kind_type = KindType(kind.variant, kind.activation, kind.parallel)
-    return _compile(run_all if kind.parallel else run_rows, kind_type, address, *arrays, *[address] * 9)
+    return compiled(run_all if kind.parallel else run_rows, kind_type, address, *arrays, *[address] * 9)
 
 
 @cache
@@ -69,7 +64,7 @@ def _compiled_table(kind: Kind, dtype: str) -> Callable[..., None]:
     number, address = getattr(types, dtype), types.int64
     embedding, table = types.Array(number, 2, "C", readonly=True), types.Array(number, 1, "C")
     kind_type = KindType(kind.variant, kind.activation, False)
-    return _compile(run_table, kind_type, *[address] * 3, embedding, address, table)
+    return compiled(run_table, kind_type, *[address] * 3, embedding, address, table)
 
 
 @cache
@@ -77,7 +72,7 @@ def _compiled_dense(activation: str, dtype: str) -> Callable[..., None]:
     """Return the entry point of a dense layer."""
     number, address = getattr(types, dtype), types.int64
     x, out = types.Array(number, 2, "A", readonly=True), types.Array(number, 2, "A")
-    return _compile(run_dense, KindType("dense", activation, False), address, x, out, address, address)
+    return compiled(run_dense, KindType("dense", activation, False), address, x, out, address, address)
 
 
 @cache
@@ -85,7 +80,7 @@ def _compiled_activation(activation: str, dtype: str) -> Callable[..., None]:
     """Return the entry point of a function of rows."""
     number = getattr(types, dtype)
     x, out = types.Array(number, 2, "C", readonly=True), types.Array(number, 2, "C")
-    return _compile(run_activation, KindType("dense", activation, False), x, out, types.int64)
+    return compiled(run_activation, KindType("dense", activation, False), x, out, types.int64)
 
 
 def _addresses(plan: Any, tables: Sequence[Sequence[np.ndarray]] = (), embedding: int = 0) -> np.ndarray:
@@ -143,6 +138,12 @@ def prepare(plan: Any) -> Callable[..., None]:
     entry: Callable[..., None] | None = None
     idle: list[_Work] = []  # workspaces that no call is using; append and pop are atomic
 
+    def by_ids() -> tuple[np.ndarray, Any]:
+        nonlocal numbers_by_ids
+        if numbers_by_ids is None:  # threads that meet here may all make them, and one stays
+            numbers_by_ids = _by_ids(plan, numbers)
+        return numbers_by_ids
+
     def call(
         x: np.ndarray,
         state: Sequence[np.ndarray],
@@ -160,10 +161,7 @@ def prepare(plan: Any) -> Callable[..., None]:
             by_length, order = lengths.ctypes.data, longest_first.ctypes.data
         table, ids, ids_step, ids_row = numbers.ctypes.data, 0, 0, 0
         if x.ndim == 2:
-            nonlocal numbers_by_ids
-            held = numbers_by_ids  # up to the end of this call: threads that meet here may all make them, and one stays
-            if held is None:
-                held = numbers_by_ids = _by_ids(plan, numbers)
+            held = by_ids()  # up to the end of this call
             table, ids = held[0].ctypes.data, x.ctypes.data
             ids_step, ids_row = (stride // x.itemsize for stride in x.strides)
             x = y  # of the type that compiled code expects
@@ -189,7 +187,7 @@ def prepare(plan: Any) -> Callable[..., None]:
         steps, batch = x.shape[0], x.shape[1]
         if not batch:
             return
-        parts = min(threads, batch) if steps * batch * work_of_row >= _PARALLEL_WORK else 1
+        parts = min(threads, batch) if steps * batch * work_of_row >= stepping.PARALLEL_WORK else 1
         share = fixed + per_row * -(-batch // parts)
         size = share * parts
         work = _take(idle, size)
@@ -199,7 +197,7 @@ def prepare(plan: Any) -> Callable[..., None]:
             row = batch * outputs * dtype.itemsize
             # Layers take turns over chunks of time, so that memory does not grow with T; but backwards needs all of it.
             chunk = max(1, steps if directions == 2 else _CHUNK_BYTES // row)
-            between = _empty(2 * min(chunk, steps) * row)
+            between = empty(2 * min(chunk, steps) * row)
             for t in range(0, max(1, steps), chunk):
                 left = None if lengths is None else np.clip(lengths - t, 0, chunk)
                 call(x[t : t + chunk], state, left, y[t : t + chunk], state_out, between[1], work[1], share, parts)
@@ -207,6 +205,7 @@ def prepare(plan: Any) -> Callable[..., None]:
         if size <= _KEEP_BYTES:
             idle.append(work)
 
+    run.part = Part(plan, advance, serial, numbers, by_ids, work_of_row)
     return run
 
 
@@ -225,26 +224,27 @@ def prepare_dense(plan: Any) -> Callable[..., None]:
     """
     packed, itemsize = plan.packed, plan.dtype.itemsize
     numbers = np.array([plan.input_size, plan.output_size, packed.w_x.ctypes.data, packed.b.ctypes.data], np.int64)
-    table, per_row = numbers.ctypes.data, packed.b.size * itemsize + 8  # sums and an offset
-    most = max(_DENSE_TILE_LEAST, min(_DENSE_TILE_ROWS, _DENSE_TILE_BYTES // per_row))
+    table, most = numbers.ctypes.data, _DENSE_TILE_BYTES // (plan.output_size * itemsize)
+    most = max(_DENSE_TILE_LEAST, min(_DENSE_TILE_ROWS, most))
     kind, name = Kind("dense", plan.activation), plan.dtype.name
     idle: list[_Work] = []
 
     def run(x: np.ndarray, out: np.ndarray, threads: int = 1, keep: Any = (numbers, packed)) -> None:
         if len(x):
             tile = min(most, len(x))
-            size = GROUP_BYTES + tile * per_row
+            size = DENSE_GROUPS * GROUP_BYTES + 8 * tile
             work = _take(idle, size)
             _compiled_dense(kind.activation, name)(kind, table, x, out, tile, work[1])
             if size <= _KEEP_BYTES:
                 idle.append(work)
 
+    run.part = Part(plan, advance_dense, kind, numbers, lambda: (numbers, packed), packed.w_x.size)
     return run
 
 
 def activate_rows(activation: str, x: np.ndarray, out: np.ndarray) -> None:
     """Write a function of the rows of x (N, V) to out, which may be x; both C-contiguous and of one dtype."""
-    work = _empty(GROUP_BYTES)
+    work = empty(GROUP_BYTES)
     _compiled_activation(activation, x.dtype.name)(Kind("dense", activation), x, out, work[1])
 
 
@@ -253,11 +253,5 @@ def _take(idle: list[_Work], size: int) -> _Work:
     try:
         work = idle.pop()
     except IndexError:
-        return _empty(size)
-    return work if work[0].size >= size else _empty(size)
-
-
-def _empty(size: int) -> _Work:
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size], raw.ctypes.data + start
+        return empty(size)
+    return work if work[0].size >= size else empty(size)

@@ -6,9 +6,11 @@ import numpy as np
 
 from fastrnn.numba_kernels.activations import activation, exp_minus, log_reduced, to_normal
 from fastrnn.numba_kernels.door import njit, overload
-from fastrnn.numba_kernels.gemm import Rows, project
+from fastrnn.numba_kernels.gemm import Rows
+from fastrnn.numba_kernels.phases import group_count
 from fastrnn.numba_kernels.rnn import RNN
 from fastrnn.numba_kernels.simd import (
+    GROUP_BYTES,
     constant_of,
     data,
     integers,
@@ -24,16 +26,21 @@ from fastrnn.numba_kernels.simd import (
     where_less,
     width,
 )
+from fastrnn.numba_kernels.tile import MOST_ROWS, height, tile
 
-__all__ = ["activate", "dense", "run_activation", "run_dense"]
+__all__ = ["DENSE_GROUPS", "Matrix", "activate", "dense", "run_activation", "run_dense"]
 
 _LOG_SPLIT = 2.0**0.5  # the larger half of the significands is halved once more
 _MOST_HALVINGS = 64  # no total is larger than a count of numbers; an infinite one ends too
 
-Matrix = namedtuple("Matrix", "w_x b buffer inputs hidden")
-"""What `project` reads of a phase's weights and of a job: pointers, and K and V."""
+DENSE_GROUPS = 1 + MOST_ROWS * RNN.type.groups
+"""Groups of workspace that `dense` takes: one for the virtual lanes, and the sums of a tile."""
+
+Matrix = namedtuple("Matrix", "w b inputs outputs")
+"""Pointers to packed weights, and K and V."""
 
 _is_log = constant_of(lambda kind: kind.activation == "log_softmax")
+_is_linear = constant_of(lambda kind: kind.activation == "linear")
 
 
 @njit(forceinline=True)
@@ -120,30 +127,51 @@ def _activate(kind, source, target, count, group):
 
 @njit()
 def dense(kind, matrix, x, rows, out, out_stride, group):
-    """Write f(b + W x) for some rows, whose sums the matrix's buffer holds."""
-    n = lanes(group)
-    padded = (matrix.hidden + n - 1) // n * n
-    project(RNN, matrix, matrix, x, rows)
-    for row in range(rows):
-        activate(kind, move(matrix.buffer, row * padded), move(out, row * out_stride), matrix.hidden, group)
+    """Write f(b + W x) for some rows.
+
+    Sums are written where results belong, but those of a padded block behind `group`. Those of a row of one block are
+    read there: a masked store would keep the loads after it waiting.
+    """
+    n, wide = lanes(group), width(group)
+    groups = (matrix.outputs + n - 1) // n
+    sums, null = move(group, n), pointer(group, 0)
+    for q in range(0, groups, group_count(RNN)):
+        here = min(group_count(RNN), groups - q)
+        left = matrix.outputs - q * n
+        b, w = move(matrix.b, q * n), move(matrix.w, q * n * matrix.inputs)
+        row = 0
+        while row < rows:
+            m = height(RNN, rows - row)
+            target, offsets = move(out, row * out_stride + q * n), move(x.offsets, row)
+            whole = left >= here * n and groups > group_count(RNN)
+            to, stride = (target, out_stride) if whole else (sums, here * n)
+            tile(RNN, m, here, matrix.inputs, b, 0, null, to, stride, x.base, offsets, w)
+            for j in range(0 if whole else m):
+                if q == 0:
+                    activate(kind, move(sums, j * stride), move(target, j * out_stride), left, group)
+                else:
+                    for k in range(0, left, wide):
+                        store_some(move(target, j * out_stride + k), load(sums, j * stride + k), left - k)
+            row += m
+    if not _is_linear(kind) and groups > group_count(RNN):
+        for row in range(rows):
+            at = move(out, row * out_stride)
+            activate(kind, at, at, matrix.outputs, group)
 
 
 @njit(cache=True)
-def run_dense(kind, addresses, x, out, tile, work):
-    """Run all rows, `tile` of them at a time; `work` is for a group, their sums and their offsets."""
+def run_dense(kind, addresses, x, out, tile_rows, work):
+    """Run all rows, `tile_rows` of them at a time; `work` is for `DENSE_GROUPS` and their offsets."""
     table = integers(addresses)
     like = data(x)
     x_row, out_row = x.strides[0] // x.itemsize, out.strides[0] // out.itemsize
-    group = pointer(like, work)
-    sums = move(group, lanes(like))
-    padded = (table[1] + lanes(like) - 1) // lanes(like) * lanes(like)
-    offsets = integers(work + (lanes(like) + tile * padded) * x.itemsize)
-    matrix = Matrix(pointer(like, table[2]), pointer(like, table[3]), sums, table[0], table[1])
-    for first in range(0, x.shape[0], tile):
-        rows = min(tile, x.shape[0] - first)
+    offsets = integers(work + DENSE_GROUPS * GROUP_BYTES)
+    matrix = Matrix(pointer(like, table[2]), pointer(like, table[3]), table[0], table[1])
+    for first in range(0, x.shape[0], tile_rows):
+        rows = min(tile_rows, x.shape[0] - first)
         for i in range(rows):
             offsets[i] = (first + i) * x_row
-        dense(kind, matrix, Rows(like, offsets), rows, move(data(out), first * out_row), out_row, group)
+        dense(kind, matrix, Rows(like, offsets), rows, move(data(out), first * out_row), out_row, pointer(like, work))
 
 
 @njit(cache=True)

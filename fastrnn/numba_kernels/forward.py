@@ -14,9 +14,9 @@ from fastrnn.numba_kernels.gru import GRU, GRU_NEW, GRU_RESET
 from fastrnn.numba_kernels.lstm import LSTM, LSTM_PROJ, PROJECT
 from fastrnn.numba_kernels.phases import Phase, gate_count
 from fastrnn.numba_kernels.rnn import RNN
-from fastrnn.numba_kernels.simd import GROUP_BYTES, constant_of, integers, lanes
+from fastrnn.numba_kernels.simd import GROUP_BYTES, constant_of, integers, lanes, move
 
-__all__ = ["MANY_ROWS", "TILE_ROWS", "VARIANTS", "Job", "Sizes", "forward", "tabulate"]
+__all__ = ["MANY_ROWS", "TILE_ROWS", "VARIANTS", "Job", "Sizes", "forward", "tabulate", "take_step"]
 
 VARIANTS = {
     "rnn": (RNN,),
@@ -101,11 +101,20 @@ def _x_at(job, row, step):
     return at
 
 
+@njit(forceinline=True)
+def take_step(kind, job, h, step, rows, at, ahead):
+    """One time step from state h: all phases; the arguments are those of `walk`."""
+    walk(_first(kind), kind, job.first, job, h, step, rows, at, ahead)
+    if _has_second(kind):
+        walk(_last(kind), kind, job.second, job, h, step, rows, at, ahead)
+
+
 @njit()
 def forward(kind, job):
     """Run all steps of a job, every row as far as it goes."""
     first = _first(kind)
     step, rows = int64(0), job.rows  # a bare 0 is a type of its own, for which Numba compiles everything once more
+    h = job.h  # the state before a step: y holds it, but for the first
     end, at = 0, -1  # inputs are projected up to this step; the next ones start at this row of the buffer
     looks_ahead = can_ahead(first) and _waits_for_weights(first, job)
     ahead, half, since = Ahead(-1, 0, 0, 0), 0, 0
@@ -139,9 +148,8 @@ def forward(kind, job):
         if job.ids and at < 0:
             for row in range(rows):
                 job.numbered[row] = _x_at(job, row, step)
-        walk(first, kind, job.first, job, step, rows, at, ahead)
-        if _has_second(kind):
-            walk(_last(kind), kind, job.second, job, step, rows, at, ahead)
+        take_step(kind, job, h, step, rows, at, ahead)
+        h = Rows(move(job.y.base, step * job.dy), job.y.offsets)
         step += 1
         if at >= 0:
             at += rows

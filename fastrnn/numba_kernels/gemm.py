@@ -8,13 +8,16 @@ from collections import namedtuple
 from fastrnn.numba_kernels.ahead import ahead_tile, begin_ahead, can_ahead, finish_ahead
 from fastrnn.numba_kernels.door import njit
 from fastrnn.numba_kernels.phases import finish, flag, gate_count, group_count
-from fastrnn.numba_kernels.simd import lanes, load, move, pointer, store, width
-from fastrnn.numba_kernels.tile import most_rows, tile
+from fastrnn.numba_kernels.simd import lanes, load, move, never_inline, pointer, store, width
+from fastrnn.numba_kernels.tile import height, tile
 
 __all__ = ["Packed", "Rows", "project", "walk"]
 
 Rows = namedtuple("Rows", "base offsets")
 """Rows of a matrix: row r starts at base[offsets[r]]."""
+
+Sums = namedtuple("Sums", "of_h stride of_x x_stride")
+"""Sums of a tile, and elements from row to row: all of them, and those over x alone."""
 
 Packed = namedtuple("Packed", "w_x w_h b b_h buffer line ahead_sums")
 """Pointers to one phase's packed weights; to its projected inputs, [rows][groups][G][lanes]; and what a step hands to
@@ -27,7 +30,7 @@ in the place of w_x.
 @njit()
 def project(phase, packed, job, x, rows):
     """buffer[row] = b + W_ih x[row]: a product of matrices over the rows of several time steps."""
-    n, most = lanes(packed.b), most_rows(phase)
+    n = lanes(packed.b)
     groups = (job.hidden + n - 1) // n
     gates = gate_count(phase) * n  # elements of a group
     null = pointer(packed.b, 0)
@@ -36,26 +39,45 @@ def project(phase, packed, job, x, rows):
         b, w = move(packed.b, q * gates), move(packed.w_x, q * gates * job.inputs)
         row = 0
         while row < rows:
-            # Tiles of equal height: eight rows are 4 + 4, for 6 + 2 would leave two rows at a third of the speed.
-            tiles = (rows - row + most - 1) // most
-            m = (rows - row + tiles - 1) // tiles
+            m = height(phase, rows - row)
             out = move(packed.buffer, (row * groups + q) * gates)
             tile(phase, m, here, job.inputs, b, 0, null, out, groups * gates, x.base, move(x.offsets, row), w)
             row += m
 
 
 @njit()
-def walk(phase, kind, packed, job, step, rows, at, ahead):
-    """One phase of one time step: the sums of all blocks for the first `rows` rows, then their gate math.
+def finish_tile(phase, kind, rows, first, end, units, sums, cells, padded, old, new):
+    """The gate math of a tile, for units first..end. A function of its own: its constants stay out of other loops."""
+    never_inline()
+    n, wide = lanes(cells), width(cells)
+    gates = gate_count(phase) * n
+    for j in range(rows):
+        row, x_row = move(sums.of_h, j * sums.stride), move(sums.of_x, j * sums.x_stride)
+        cell = move(cells, j * padded)
+        before, after = move(old.base, old.offsets[j]), move(new.base, new.offsets[j])
+        for unit in range(first, end, wide):
+            place = (unit - first) // n * gates + unit % n
+            finish(
+                phase,
+                kind,
+                move(row, place),
+                move(x_row, place),
+                move(cell, unit),
+                move(before, unit),
+                move(after, unit),
+                min(wide, units - unit),
+            )
+
+
+@njit(forceinline=True)  # a call would copy the whole job to the stack
+def walk(phase, kind, packed, job, h, step, rows, at, ahead):
+    """One phase of one time step from state h: the sums of all blocks for the first `rows` rows, then their gate math.
 
     Projected inputs start at row `at` of the buffer; with at < 0 they are not projected yet and x is summed here. Odd
     steps walk the blocks backwards: the weights read last are still in the nearest cache.
     """
-    n, most, wide = lanes(packed.b), most_rows(phase), width(packed.b)
+    n, wide = lanes(packed.b), width(packed.b)
     y = Rows(move(job.y.base, step * job.dy), job.y.offsets)
-    h = job.h  # the state before this step: y holds it, but for the first
-    if step > 0:
-        h = Rows(move(job.y.base, (step - 1) * job.dy), job.y.offsets)
     a, depth = (job.inner, job.hidden) if flag(phase, "takes_inner") else (h, job.state)
     out = job.inner if flag(phase, "gives_inner") else y
     units = job.state if flag(phase, "projects") else job.hidden
@@ -82,8 +104,7 @@ def walk(phase, kind, packed, job, step, rows, at, ahead):
         apart = move(packed.b_h, q * n) if flag(phase, "apart") else null
         row = 0
         while row < rows:
-            tiles = (rows - row + most - 1) // most
-            m = (rows - row + tiles - 1) // tiles
+            m = height(phase, rows - row)
             x_sums, x_stride = move(start, row * start_stride + q * gates), start_stride
             if sums_x:
                 offsets = move(x.offsets, row)
@@ -100,21 +121,9 @@ def walk(phase, kind, packed, job, step, rows, at, ahead):
             else:
                 offsets = move(a.offsets, row)
                 tile(phase, m, here, depth, x_sums, x_stride, apart, job.sums, stride, a.base, offsets, w_h)
-            for j in range(m):
-                cells = move(job.cells, (row + j) * job.padded)
-                old, new = move(h.base, h.offsets[row + j]), move(out.base, out.offsets[row + j])
-                for unit in range(q * n, min(units, (q + here) * n), wide):
-                    place = (unit // n - q) * gates + unit % n
-                    finish(
-                        phase,
-                        kind,
-                        move(job.sums, j * stride + place),
-                        move(x_sums, j * x_stride + place),
-                        move(cells, unit),
-                        move(old, unit),
-                        move(new, unit),
-                        min(wide, units - unit),
-                    )
+            sums, cells = Sums(job.sums, stride, x_sums, x_stride), move(job.cells, row * job.padded)
+            old, new = Rows(h.base, move(h.offsets, row)), Rows(out.base, move(out.offsets, row))
+            finish_tile(phase, kind, m, q * n, min(units, (q + here) * n), units, sums, cells, job.padded, old, new)
             row += m
     if looks_ahead and ahead.part + 1 == ahead.parts:
         finish_ahead(phase, packed, job, ahead)

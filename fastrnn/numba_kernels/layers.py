@@ -9,16 +9,17 @@ from fastrnn.numba_kernels.gemm import Packed, Rows
 from fastrnn.numba_kernels.simd import GROUP_BYTES, constant_of, data, integers, lanes, move, pointer
 from fastrnn.numba_kernels.tile import MOST_ROWS
 
-__all__ = ["run_all", "run_rows", "run_table", "work_bytes"]
+__all__ = ["HEADER", "TILE_GROUPS", "has_c", "run_all", "run_rows", "run_table", "work_bytes"]
 
 _first_gates = constant_of(lambda kind: VARIANTS[kind.variant][0].type.gates)
-_has_c = constant_of(lambda kind: kind.variant in ("lstm", "lstm_proj"))
+has_c = constant_of(lambda kind: kind.variant in ("lstm", "lstm_proj"))
 
 
-_TILE = MOST_ROWS * max(p.type.groups * p.type.gates for phases in VARIANTS.values() for p in phases)  # groups of sums
+TILE_GROUPS = MOST_ROWS * max(p.type.groups * p.type.gates for phases in VARIANTS.values() for p in phases)
+"""Groups of sums of a tile."""
 
 
-_HEADER = 6
+HEADER = 6
 """Numbers before the addresses of weights: layers, directions, I, H, R, and the embedding if ids number rows of it.
 
 Then come eight addresses for each layer and direction: w_x, w_h, b, b_h of each phase.
@@ -32,7 +33,7 @@ def work_bytes(variant: str, rows: int, hidden: int, itemsize: int) -> int:
     n = GROUP_BYTES // itemsize
     padded = -(-hidden // n) * n
     floats = (
-        (2 * _TILE + 4 * AHEAD) * n
+        (2 * TILE_GROUPS + 4 * AHEAD) * n
         + 2 * rows * padded
         + TILE_ROWS * padded * sum(p.type.gates for p in VARIANTS[variant])
     )
@@ -65,8 +66,8 @@ def run_rows(
         inner_at[i] = i * padded
     line = move(tile_list, TILE_ROWS)
     sums = pointer(like, work + 8 * (_INTEGERS * rows + TILE_ROWS + _LINES))
-    x_sums = move(sums, _TILE * lanes(like))
-    ahead_sums = move(x_sums, _TILE * lanes(like))
+    x_sums = move(sums, TILE_GROUPS * lanes(like))
+    ahead_sums = move(x_sums, TILE_GROUPS * lanes(like))
     cells = move(ahead_sums, 4 * AHEAD * lanes(like))
     inner = move(cells, rows * padded)
     buffer = move(inner, rows * padded)
@@ -74,7 +75,7 @@ def run_rows(
 
     x_base, x_step, x_row = like, x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
     if ids:
-        x_base, x_step, x_row = pointer(like, table[_HEADER - 1]), ids_step, ids_row
+        x_base, x_step, x_row = pointer(like, table[HEADER - 1]), ids_step, ids_row
     y_base, y_step, y_row = data(y), y.strides[0] // y.itemsize, y.strides[1] // y.itemsize
     for layer in range(layers):
         target, target_step, target_row = y_base, y_step, y_row
@@ -90,12 +91,12 @@ def run_rows(
                 x_at[i] = start * x_step + which[i] * x_row
                 y_at[i] = start * target_step + which[i] * target_row
                 h_at[i] = (index * batch + which[i]) * state
-                if _has_c(kind):
+                if has_c(kind):
                     for k in range(hidden):
                         cells[i * padded + k] = data(c)[(index * batch + which[i]) * hidden + k]
                     for k in range(hidden, padded):
                         cells[i * padded + k] = 0
-            at = _HEADER + 8 * index
+            at = HEADER + 8 * index
             job = Job(
                 inputs if layer == 0 else outputs,
                 hidden,
@@ -106,7 +107,7 @@ def run_rows(
                 Rows(x_base, x_at),
                 sign * x_step,
                 ids,
-                ids != 0 and table[_HEADER - 1] == 0,
+                ids != 0 and table[HEADER - 1] == 0,
                 Rows(column, y_at),
                 sign * target_step,
                 Rows(data(h), h_at),
@@ -143,7 +144,7 @@ def run_rows(
                     final, place = column, y_at[i] + sign * (length[i] - 1) * target_step
                 for k in range(state):
                     data(h_out)[h_at[i] + k] = final[place + k]
-                if _has_c(kind):
+                if has_c(kind):
                     for k in range(hidden):
                         data(c_out)[(index * batch + which[i]) * hidden + k] = cells[i * padded + k]
         for i in range(rows):
@@ -168,7 +169,7 @@ def run_all(
 def run_table(kind, addresses, direction, second, embedding, offsets, out):
     """Write the table of a direction's first phase, or of its second, for the rows of an embedding."""
     table, like = integers(addresses), data(embedding)
-    at = _HEADER + 8 * direction + 4 * second
+    at = HEADER + 8 * direction + 4 * second
     w_x, b = pointer(like, table[at]), pointer(like, table[at + 2])
     packed = Packed(w_x, like, b, like, data(out), integers(offsets), like)
     rows = Rows(like, integers(offsets))

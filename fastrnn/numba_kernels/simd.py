@@ -24,17 +24,20 @@ __all__ = [
     "GROUP_BYTES",
     "Vector",
     "absolute",
+    "address",
     "copysign",
     "data",
     "declare",
     "fma",
     "integers",
+    "itemsize",
     "lanes",
     "lanewise",
     "load",
     "load_filled",
     "load_some",
     "move",
+    "never_inline",
     "pointer",
     "splat",
     "store",
@@ -290,6 +293,18 @@ def integers(typingctx, address):
 
 
 @intrinsic
+def address(typingctx, pointer):
+    """Tell where a pointer points."""
+    if not isinstance(pointer, types.CPointer):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.ptrtoint(args[0], INDEX)
+
+    return types.int64(pointer), codegen
+
+
+@intrinsic
 def move(typingctx, pointer, count):
     """Point `count` elements further."""
     if not isinstance(pointer, types.CPointer) or not isinstance(count, types.Integer):
@@ -299,6 +314,17 @@ def move(typingctx, pointer, count):
         return builder.gep(args[0], [args[1]])
 
     return pointer(pointer, types.int64), codegen
+
+
+@intrinsic
+def never_inline(typingctx):
+    """Keep LLVM from inlining the function that calls this."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 def constant_of(value: Callable[[types.Type], int]) -> Any:
@@ -318,3 +344,5 @@ lanes = constant_of(lambda floats: GROUP_BYTES * 8 // floats.dtype.bitwidth)
 """Units of a group, for the type a pointer points at."""
 width = constant_of(lambda floats: Vector(floats.dtype).lanes)
 """Units of a vector, for the type a pointer points at."""
+itemsize = constant_of(lambda floats: floats.dtype.bitwidth // 8)
+"""Bytes of what a pointer points at."""

@@ -11,12 +11,13 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.extending import intrinsic
 
+from fastrnn.numba_kernels.door import njit
 from fastrnn.numba_kernels.phases import PhaseType
 from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX, constant_of, declare, load_at, store_at
 from fastrnn.numba_kernels.target import registers
 from fastrnn.numba_kernels.values import Value, broadcast
 
-__all__ = ["MOST_ROWS", "RUN", "most_rows", "tile"]
+__all__ = ["MOST_ROWS", "RUN", "height", "most_rows", "tile"]
 
 MOST_ROWS = 6  # then the loads of a tile are well below its multiplications
 RUN = 128  # columns that are summed from +0 before they are added to the sum: FASTRNN_RUN of src_kernels/kernels.h
@@ -34,6 +35,16 @@ def _most_rows(phase: PhaseType) -> int:
 
 most_rows = constant_of(_most_rows)
 """The height of a phase's highest tile."""
+
+
+@njit(forceinline=True)
+def height(phase, rows):
+    """The height of the next tile: eight rows are 4 + 4, for 6 + 2 would leave two rows at a third of the speed."""
+    most = most_rows(phase)
+    if rows <= most:  # without a division
+        return rows
+    tiles = (rows + most - 1) // most
+    return (rows + tiles - 1) // tiles
 
 
 class _Tile:

@@ -1,0 +1,77 @@
+"""Calls of compiled functions by their address: a chain of layers is data, and no code is compiled for its shape.
+
+Like the table of functions of src_kernels/dispatch.c. A function that is called so is compiled by itself, through the
+project's door: neither a caller's flags nor a caller's cache reach into it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.extending import intrinsic
+
+from fastrnn.numba_kernels.simd import INDEX
+
+__all__ = ["address_of", "call", "call_part", "compiled", "stack"]
+
+
+def compiled(entry: Any, *signature: Any) -> Callable[..., None]:
+    """Compile an entry point, or read it from the disk cache.
+
+    Returns Numba's function for one signature: a call checks no more of its arguments than the size of their elements,
+    and one compiled kernel takes arrays of any layout, writable or not.
+    """
+    entry.compile(signature)
+    function: Callable[..., None] = entry.overloads[signature].entry_point
+    return function
+
+
+def address_of(entry: Any, *signature: Any) -> int:
+    """Compile an entry point, or read it from the disk cache; return where its machine code begins."""
+    entry.compile(signature)
+    result = entry.overloads[signature]
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+
+
+def _call(context: Any, builder: Any, address: Any, kinds: tuple[Any, ...], args: list[Any]) -> Any:
+    """IR of a call by Numba's convention; an exception passes on."""
+    function = context.call_conv.get_function_type(types.none, kinds)
+    callee = builder.inttoptr(address, function.as_pointer())
+    status, _ = context.call_conv.call_function(builder, callee, types.none, kinds, args)
+    with cgutils.if_unlikely(builder, status.is_error):
+        context.call_conv.return_status_propagate(builder, status)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def call(typingctx, address, like, first, second):
+    """Call a function of ``(like, int64, int64)``."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _call(context, builder, args[0], sig.args[1:], args[1:])
+
+    return types.none(types.int64, like, types.int64, types.int64), codegen
+
+
+@intrinsic
+def call_part(typingctx, address, like, first, second):
+    """Call a function of ``(kind, like, int64, int64)``; a Kind has no data, so that any will do."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        nothing = ir.Constant(context.get_argument_type(types.voidptr), None)
+        return _call(context, builder, args[0], (types.voidptr, *sig.args[1:]), [nothing, *args[1:]])
+
+    return types.none(types.int64, like, types.int64, types.int64), codegen
+
+
+@intrinsic
+def stack(typingctx, size):
+    """Return the address, a multiple of 64, of `size` bytes that last until the function returns."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        block = builder.alloca(ir.IntType(8), args[0])
+        block.align = 64
+        return builder.ptrtoint(block, INDEX)
+
+    return types.int64(types.int64), codegen

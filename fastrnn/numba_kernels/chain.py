@@ -1,0 +1,186 @@
+"""One time step through a chain: recurrent and dense layers, each fed by the one before, as in src_kernels/_chain.pxi.
+
+A chain is a table of numbers, each part with the address of what does its step: `advance`, compiled for a kind of
+layers, or `advance_dense`, for a function of rows. So `walk` is compiled once, whatever the chain, and allocates
+nothing.
+"""
+
+from numba import int64, prange
+
+from fastrnn.numba_kernels.ahead import Ahead
+from fastrnn.numba_kernels.calls import call_part
+from fastrnn.numba_kernels.dense import DENSE_GROUPS, Matrix, dense
+from fastrnn.numba_kernels.door import njit
+from fastrnn.numba_kernels.forward import Job, take_step
+from fastrnn.numba_kernels.gemm import Packed, Rows
+from fastrnn.numba_kernels.layers import HEADER, TILE_GROUPS, has_c
+from fastrnn.numba_kernels.simd import (
+    GROUP_BYTES,
+    data,
+    integers,
+    itemsize,
+    lanes,
+    load_some,
+    move,
+    pointer,
+    store,
+    store_some,
+    width,
+)
+
+__all__ = ["CHAIN", "PART", "STEP", "advance", "advance_dense", "run_step", "run_steps", "walk"]
+
+PARTS, WIDEST = 0, 1
+CHAIN = 2
+"""Numbers before the parts: how many there are, and the most that one puts out but for the last."""
+
+FUNCTION, NUMBERS, BY_IDS, OUTPUTS = 0, 1, 2, 3
+PART = 4
+"""Numbers of a part: its function, its layers' or matrix's numbers, the same where x is ids, and what it puts out."""
+
+X, X_STRIDE, IDS, ROWS, COUNT, STREAMS, OUT, STATES, WORK, TURN = range(10)
+STEP = 10
+"""Numbers of a step, most of which change from part to part.
+
+x and elements from row to row of it, ids: which of these rows they are, or 0 for in order; which streams advance, or 0
+for the first ones, and how many; how many there are; the result; two addresses, h and c, for each recurrent part; the
+workspace; and 1 in every other step, which walks the blocks backwards.
+"""
+
+
+@njit(forceinline=True)
+def _copy(source, target, count):
+    wide = width(source)
+    for i in range(0, count, wide):
+        store_some(move(target, i), load_some(move(source, i), count - i), count - i)
+
+
+@njit(cache=True)
+def advance(kind, like, numbers, step):
+    """Take one step through the layers of a network, whose state changes in place."""
+    table, now = integers(numbers), integers(step)
+    layers, inputs, hidden, state, embedding = table[0], table[2], table[3], table[4], table[HEADER - 1]
+    ids, rows, count, streams = integers(now[IDS]), integers(now[ROWS]), now[COUNT], now[STREAMS]
+    states = integers(now[STATES])
+    h, c = pointer(like, states[0]), pointer(like, states[1])
+    now[STATES] += 16
+    n, wide = lanes(like), width(like)
+    padded = (hidden + n - 1) // n * n
+    sums = pointer(like, now[WORK])
+    x_sums = move(sums, TILE_GROUPS * n)
+    cells = move(x_sums, TILE_GROUPS * n)
+    inner = move(cells, count * padded)
+    between = move(inner, count * padded)
+    spare = integers(now[WORK] + (2 * TILE_GROUPS * n + 4 * count * padded) * itemsize(like))
+    x_at, y_at, h_at, inner_at = spare, move(spare, count), move(spare, 2 * count), move(spare, 3 * count)
+    x, x_stride, by_ids = pointer(like, now[X]), now[X_STRIDE], now[IDS] != 0
+    none = int64(0)  # a bare 0 is a type of its own
+    for layer in range(layers):
+        target = pointer(like, now[OUT]) if layer == layers - 1 else move(between, layer % 2 * count * padded)
+        for i in range(count):
+            place = layer * streams + (rows[i] if now[ROWS] else i)
+            x_at[i] = (ids[i] if by_ids else i) * x_stride
+            y_at[i], h_at[i], inner_at[i] = i * state, place * state, i * padded
+            if has_c(kind):
+                own, mine = move(cells, i * padded), move(c, place * hidden)
+                for k in range(0, hidden, wide):
+                    store(own, k, load_some(move(mine, k), hidden - k))
+        at = HEADER + 8 * layer
+        job = Job(
+            inputs if layer == 0 else state,
+            hidden,
+            state,
+            count,
+            int64(1),
+            spare,
+            Rows(x, x_at),
+            none,
+            none,
+            by_ids and embedding == 0,
+            Rows(target, y_at),
+            none,
+            Rows(h, h_at),
+            Rows(inner, inner_at),
+            cells,
+            padded,
+            sums,
+            x_sums,
+            Packed(
+                pointer(like, table[at]),
+                pointer(like, table[at + 1]),
+                pointer(like, table[at + 2]),
+                pointer(like, table[at + 3]),
+                like,
+                spare,
+                like,
+            ),
+            Packed(
+                pointer(like, table[at + 4]),
+                pointer(like, table[at + 5]),
+                pointer(like, table[at + 6]),
+                pointer(like, table[at + 7]),
+                like,
+                spare,
+                like,
+            ),
+            spare,
+            ids,
+        )
+        take_step(kind, job, job.h, now[TURN], count, int64(-1), Ahead(int64(-1), none, none, none))
+        for i in range(count):
+            place = layer * streams + (rows[i] if now[ROWS] else i)
+            _copy(move(target, i * state), move(h, place * state), state)
+            if has_c(kind):
+                _copy(move(cells, i * padded), move(c, place * hidden), hidden)
+        x, x_stride, by_ids = target, state, False
+
+
+@njit(cache=True)
+def advance_dense(kind, like, numbers, step):
+    """Take one step through a dense layer."""
+    table, now = integers(numbers), integers(step)
+    ids, count, stride = integers(now[IDS]), now[COUNT], now[X_STRIDE]
+    offsets = integers(now[WORK] + DENSE_GROUPS * GROUP_BYTES)
+    for i in range(count):
+        offsets[i] = (ids[i] if now[IDS] else i) * stride
+    matrix = Matrix(pointer(like, table[2]), pointer(like, table[3]), table[0], table[1])
+    x, out, group = Rows(pointer(like, now[X]), offsets), pointer(like, now[OUT]), pointer(like, now[WORK])
+    dense(kind, matrix, x, count, out, table[1], group)
+
+
+@njit()
+def walk(like, chain, step):
+    """Take one step through all parts; the step's numbers are used up."""
+    table, now = integers(chain), integers(step)
+    n = lanes(like)
+    between, final = now[WORK], now[OUT]
+    size = (now[COUNT] * table[WIDEST] + n - 1) // n * GROUP_BYTES
+    now[WORK] += 2 * size
+    for k in range(table[PARTS]):
+        part = move(table, CHAIN + PART * k)
+        now[OUT] = final if k == table[PARTS] - 1 else between + k % 2 * size
+        call_part(part[FUNCTION], like, part[BY_IDS if now[IDS] else NUMBERS], step)
+        now[X], now[X_STRIDE], now[IDS] = now[OUT], part[OUTPUTS], 0
+
+
+@njit(cache=True)
+def run_step(like, chain, states, streams, x, x_stride, ids, rows, count, out, turn, work):
+    """Take one step; the arguments are the numbers of a step."""
+    now = integers(work)
+    now[X], now[X_STRIDE], now[IDS], now[ROWS], now[COUNT], now[STREAMS] = x, x_stride, ids, rows, count, streams
+    now[OUT], now[STATES], now[WORK], now[TURN] = out, states, work + 2 * GROUP_BYTES, turn
+    walk(data(like), chain, work)
+
+
+@njit(cache=True, parallel=True)
+def run_steps(
+    like, chain, states, streams, x, x_stride, ids, rows, count, out, turn, work, outputs, share, parts
+):  # fmt: skip
+    """Do `run_step` with the rows dealt out to `parts` threads, each with `share` bytes of workspace."""
+    for part in prange(parts):
+        first, end = count * part // parts, count * (part + 1) // parts
+        mine = x if ids else x + first * x_stride * like.itemsize
+        chosen, target = rows + 8 * first, out + first * outputs * like.itemsize
+        numbers = ids + 8 * first if ids else 0
+        space = work + part * share
+        run_step(like, chain, states, streams, mine, x_stride, numbers, chosen, end - first, target, turn, space)

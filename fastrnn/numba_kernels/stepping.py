@@ -1,0 +1,262 @@
+"""What runs single time steps: the numbers of a chain, from the runners of its parts, and workspace.
+
+`Stepper` is for streams, `Generator` for text; both are src_kernels/_chain.pxi's and _generate.pxi's.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.core import types
+
+from fastrnn.numba_kernels.calls import address_of, compiled
+from fastrnn.numba_kernels.chain import BY_IDS, CHAIN, STEP, run_step, run_steps
+from fastrnn.numba_kernels.dense import DENSE_GROUPS
+from fastrnn.numba_kernels.kind import Kind, KindType
+from fastrnn.numba_kernels.layers import TILE_GROUPS
+from fastrnn.numba_kernels.simd import GROUP_BYTES
+from fastrnn.numba_kernels.threads import launch
+from fastrnn.numba_kernels.writing import SETTINGS, run_writing, run_writing_all
+
+__all__ = ["PARALLEL_WORK", "Chain", "Generator", "Part", "Stepper", "empty"]
+
+PARALLEL_WORK = 1 << 24  # multiplications, half a millisecond, from which on a launch of Numba's threads pays
+
+
+class Part(NamedTuple):
+    """What a chain takes of a runner: the attribute ``run.part``."""
+
+    plan: Any
+    advance: Any  # the entry point of a step
+    kind: Kind
+    numbers: np.ndarray  # that it reads
+    by_ids: Callable[[], tuple[np.ndarray, Any]]  # the same where x is ids, and what they point into
+    work: int  # multiplications of a step of one row
+
+    @property
+    def function(self) -> int:
+        """Address of the compiled step."""
+        return _function(self.advance, self.kind, self.plan.dtype.name)
+
+    @property
+    def row_bytes(self) -> int:
+        """Workspace of each row of a step."""
+        if self.kind.variant == "dense":
+            return 8
+        return 4 * (-(-self.plan.hidden_size * self.plan.dtype.itemsize // GROUP_BYTES) * GROUP_BYTES + 8)
+
+
+_FIXED_BYTES = GROUP_BYTES * max(2 * TILE_GROUPS, DENSE_GROUPS)  # of a step, in any part
+
+
+@cache
+def _function(advance: Any, kind: Kind, dtype: str) -> int:
+    like = types.CPointer(getattr(types, dtype))
+    return address_of(advance, KindType(kind.variant, kind.activation, False), like, types.int64, types.int64)
+
+
+@cache
+def _compiled_step(dtype: str, parallel: bool) -> Callable[..., None]:
+    like = types.Array(getattr(types, dtype), 1, "C")
+    return compiled(run_steps if parallel else run_step, like, *[types.int64] * (14 if parallel else 11))
+
+
+@cache
+def _compiled_writing(dtype: str, parallel: bool) -> Callable[..., None]:
+    like = types.Array(getattr(types, dtype), 1, "C")
+    settings = types.Array(types.int64, 2, "C") if parallel else types.int64
+    entry = run_writing_all if parallel else run_writing
+    return compiled(entry, like, types.int64, settings, types.float64, types.float64)
+
+
+class Chain:
+    """The numbers of a chain.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        Each fed by the one before.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        outputs = [part.plan.output_size for part in parts]
+        self.parts, self.dtype, self.output_size = parts, parts[0].plan.dtype, outputs[-1]
+        self.widest = max(outputs[:-1], default=0)
+        self.work = sum(part.work for part in parts)
+        self.like = np.empty(0, self.dtype)
+        entries = [len(parts), self.widest]
+        for part, size in zip(parts, outputs, strict=True):
+            numbers = part.numbers.ctypes.data
+            entries += [part.function, numbers, 0 if part.kind.variant != "dense" else numbers, size]
+        self.numbers = np.array(entries, np.int64)
+        self.address = self.numbers.ctypes.data
+
+    def read_ids(self, run: Any) -> None:
+        """Let the first part, a network, take ids as this runner does, whose plan has the embedding."""
+        self._kept = run.part.by_ids()
+        self.numbers[CHAIN + BY_IDS] = self._kept[0].ctypes.data
+
+    def step_bytes(self, rows: int) -> int:
+        """Workspace of a step of so many rows, a multiple of 64."""
+        between = 2 * _padded(rows * self.widest * self.dtype.itemsize)
+        return 2 * GROUP_BYTES + between + _FIXED_BYTES + _padded(rows * max(part.row_bytes for part in self.parts))
+
+
+def _addresses(states: Sequence[tuple[np.ndarray, ...] | None]) -> np.ndarray:
+    """h and c of each recurrent part; 0 where it has no c."""
+    pairs = [(*(s.ctypes.data for s in state), 0)[:2] for state in states if state is not None]
+    return np.array(pairs, np.int64)
+
+
+class Stepper:
+    """One time step at a time for up to `rows` rows, whose states change in place.
+
+    Parameters
+    ----------
+    parts : list of (runner, states)
+        Runners of layers with h (L, N, R), for LSTM and c (L, N, H); of dense layers with None.
+    embedding : (vocab, I) array, or None
+        What ids number, of the dtype of all parts and any stride of rows.
+    by_ids : runner, or None
+        Of the first part's plan with the embedding; None where no network comes first.
+    rows : int
+        N.
+    threads : int
+    """
+
+    def __init__(
+        self, parts: Sequence[tuple[Any, Any]], embedding: np.ndarray | None, by_ids: Any, rows: int, threads: int = 1
+    ) -> None:
+        self._chain = chain = Chain([run.part for run, _ in parts])
+        self._states = [states for _, states in parts]
+        self._of_states = _addresses(self._states)
+        self._embedding, self._by_ids, self._rows = embedding, by_ids, np.arange(rows)
+        self._threads, self._turn = threads, 0
+        self._work: tuple[np.ndarray, int] = np.empty(0, np.uint8), 0
+        self._name, self._itemsize = chain.dtype.name, chain.dtype.itemsize
+
+    def __call__(self, x: np.ndarray, rows: np.ndarray | None, out: np.ndarray) -> None:
+        """Take one step: x (n, I) with its last axis contiguous, or ids (n,); for streams `rows`, out (n, V)."""
+        chain, count, source, ids = self._chain, len(x), x, 0
+        if x.ndim == 1:
+            assert self._embedding is not None
+            if self._by_ids is not None:
+                chain.read_ids(self._by_ids)
+                self._by_ids = None
+            x = np.ascontiguousarray(x, np.int64)
+            ids, source = x.ctypes.data, self._embedding
+        parts = min(self._threads, count) if count * chain.work >= PARALLEL_WORK else 1
+        share = chain.step_bytes(-(-count // parts))
+        if self._work[0].size < share * parts:
+            self._work = empty(share * parts)
+        self._turn ^= 1
+        start, stride = source.ctypes.data, source.strides[0] // self._itemsize
+        given = chain.address, self._of_states.ctypes.data, len(self._rows), start, stride, ids
+        rest = count, out.ctypes.data, self._turn, self._work[1]
+        if parts > 1:
+            each = (self._rows if rows is None else rows).ctypes.data
+            run = _compiled_step(self._name, True)
+            if launch(run, chain.like, *given, each, *rest, chain.output_size, share, parts):
+                return
+        _compiled_step(self._name, False)(chain.like, *given, 0 if rows is None else rows.ctypes.data, *rest)
+
+
+class Generator:
+    """Rows that are being written: ``generator(tokens)`` goes on with all that have not come to their end.
+
+    Parameters
+    ----------
+    parts, embedding, threads
+        As for `Stepper`; the first part's plan has the embedding, if it is a network.
+    how : temperature, top_k (0: all), top_p
+    seeds : (R,) array of uint64
+    stops : (n,) array of int64
+    last, made : (R,) array of int64
+        What each row is fed next, -1 after a stop, and the tokens that it has; they change.
+    most : int
+        Tokens of a row.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[Any, Any]],
+        embedding: np.ndarray,
+        how: tuple[float, int, float],
+        seeds: np.ndarray,
+        stops: np.ndarray,
+        last: np.ndarray,
+        made: np.ndarray,
+        most: int,
+        threads: int = 1,
+    ) -> None:
+        self._chain = chain = Chain([run.part for run, _ in parts])
+        if parts[0][1] is not None:
+            chain.read_ids(parts[0][0])
+        states = _addresses([states for _, states in parts])
+        self._how, rows, vocab, itemsize = how, len(last), chain.output_size, chain.dtype.itemsize
+        threads = min(threads, rows) if rows * chain.work >= PARALLEL_WORK else 1
+        share = -(-rows // threads)
+        sizes = {
+            "now": 8 * STEP,
+            "rows": 8 * share,
+            "ids": 8 * share,
+            "heap": 8 * vocab,
+            "group": GROUP_BYTES,
+            "p": vocab * itemsize,
+            "logits": share * vocab * itemsize,
+            "work": chain.step_bytes(share),
+        }
+        size = sum(map(_padded, sizes.values()))
+        self._work = empty(size * threads)
+        self._settings = np.zeros((threads, len(SETTINGS)), np.int64)
+        self._kept = parts, embedding, states, seeds, stops, last, made
+        same = {
+            "streams": rows,
+            "states": states.ctypes.data,
+            "embedding": embedding.ctypes.data,
+            "stride": embedding.strides[0] // itemsize,
+            "vocab": vocab,
+            "top_k": how[1],
+            "seeds": seeds.ctypes.data,
+            "stops": stops.ctypes.data,
+            "stop_count": len(stops),
+            "last": last.ctypes.data,
+            "made": made.ctypes.data,
+            "most": most,
+        }
+        for i, row in enumerate(self._settings):
+            starts = self._work[1] + i * size + np.cumsum([0, *map(_padded, sizes.values())])
+            own = {"first": i * rows // threads, "end": (i + 1) * rows // threads}
+            for name, value in (same | own | dict(zip(sizes, starts, strict=False))).items():
+                row[SETTINGS.index(name)] = value
+
+    def __call__(self, tokens: np.ndarray) -> int:
+        """Write up to `steps` tokens to each row of tokens (R, steps), -1 where there is none.
+
+        Returns the row whose logits are not finite, or -1.
+        """
+        tokens.fill(-1)
+        settings, chain = self._settings, self._chain
+        settings[:, SETTINGS.index("tokens")] = tokens.ctypes.data
+        settings[:, SETTINGS.index("steps")] = tokens.shape[1]
+        settings[:, SETTINGS.index("failed")] = -1
+        temperature, _, top_p = self._how
+        name, arguments = chain.dtype.name, (float(temperature), float(top_p))
+        all_rows = _compiled_writing(name, True) if len(settings) > 1 else None
+        if all_rows is None or not launch(all_rows, chain.like, chain.address, settings, *arguments):
+            for own in settings:
+                _compiled_writing(name, False)(chain.like, chain.address, own.ctypes.data, *arguments)
+        failed = settings[:, SETTINGS.index("failed")]
+        return int(failed[failed >= 0].min() % len(tokens)) if (failed >= 0).any() else -1
+
+
+def empty(size: int) -> tuple[np.ndarray, int]:
+    """Return so many bytes, and the address of the first, a multiple of 64."""
+    raw = np.empty(size + GROUP_BYTES, np.uint8)
+    start = -raw.ctypes.data % GROUP_BYTES
+    return raw[start : start + size], raw.ctypes.data + start
+
+
+def _padded(size: int) -> int:
+    return -(-size // GROUP_BYTES) * GROUP_BYTES
