@@ -13,6 +13,7 @@ From the arrays of a call to the last instruction:
     tile.py ahead.py  the register tile; the same for one row, with inputs projected on the way
     rnn.py lstm.py gru.py  gate math              activations.py  sigma, tanh, e^-d, ln
     simd.py values.py      the vector type        phases.py kind.py  what code is specialised by: types without data
+    packed.py arguments.py inside.py  fastrnn.jit: packed weights as a type, what callers pass, what it calls by address
     door.py         the only way to njit          target.py  what Numba compiles for
 
 Importing this compiles nothing. The first run of a variant in one dtype compiles its kernel, or reads it from Numba's

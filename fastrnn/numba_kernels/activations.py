@@ -8,11 +8,13 @@ p = f q(f). Clamps let NaN pass and keep every 2^n normal. Coefficients: src_ker
 from collections.abc import Callable
 from typing import Any
 
+from llvmlite import ir
+from numba.core import types
 from numba.core.extending import intrinsic
 
 from fastrnn.numba_kernels import coefficients
 from fastrnn.numba_kernels.simd import Vector, lanewise
-from fastrnn.numba_kernels.values import Value
+from fastrnn.numba_kernels.values import LANE, Value, broadcast
 
 __all__ = [
     "activation",
@@ -23,7 +25,9 @@ __all__ = [
     "log_reduced",
     "relu",
     "sigmoid",
+    "sigmoid_of_one",
     "tanh",
+    "tanh_of_one",
     "to_normal",
 ]
 
@@ -118,8 +122,27 @@ def _of_kind(functions: dict[str, Callable[[Value], Value]]) -> Any:
     return picked
 
 
+def _of_one(function: Callable[[Value], Value]) -> Any:
+    """Make an intrinsic of a single number."""
+
+    @intrinsic
+    def single(typingctx, a):
+        if a not in (types.float32, types.float64):
+            return None
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            alone = broadcast(builder, args[0], ir.VectorType(args[0].type, 1))
+            return builder.extract_element(function(Value(builder, alone)).value, LANE(0))
+
+        return a(a), codegen
+
+    return single
+
+
 sigmoid = lanewise(1, _sigmoid)
 """1 / (1 + e^-x)."""
+sigmoid_of_one = _of_one(_sigmoid)
+tanh_of_one = _of_one(_tanh)
 tanh = lanewise(1, _tanh)
 """(e^2x - 1) / (e^2x + 1), from |x| so that it is odd to the bit."""
 exp_minus = lanewise(1, _exp_minus)

@@ -13,7 +13,7 @@ from numba.core.extending import intrinsic
 
 from fastrnn.numba_kernels.simd import INDEX
 
-__all__ = ["address_of", "call", "call_part", "compiled", "stack"]
+__all__ = ["address_of", "call", "call_dense", "call_part", "call_rows", "compiled", "stack"]
 
 
 def compiled(entry: Any, *signature: Any) -> Callable[..., None]:
@@ -75,3 +75,31 @@ def stack(typingctx, size):
         return builder.ptrtoint(block, INDEX)
 
     return types.int64(types.int64), codegen
+
+
+@intrinsic
+def call_rows(
+    typingctx, address, numbers, x, h, c, y, h_out, c_out, ids, step, row, order, lengths, between, work, first, every
+):  # fmt: skip
+    """Call a compiled `layers.run_rows`, whatever its Kind."""
+    i = types.int64
+    kinds = (types.voidptr, i, x, h, c, y, h_out, c_out, *[i] * 9)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        nothing = ir.Constant(context.get_argument_type(types.voidptr), None)
+        return _call(context, builder, args[0], kinds, [nothing, *args[1:]])
+
+    return types.none(i, *kinds[1:]), codegen
+
+
+@intrinsic
+def call_dense(typingctx, address, numbers, x, out, tile_rows, work):
+    """Call a compiled `dense.run_dense`, whatever its Kind."""
+    i = types.int64
+    kinds = (types.voidptr, i, x, out, i, i)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        nothing = ir.Constant(context.get_argument_type(types.voidptr), None)
+        return _call(context, builder, args[0], kinds, [nothing, *args[1:]])
+
+    return types.none(i, *kinds[1:]), codegen

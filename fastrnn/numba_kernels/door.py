@@ -17,7 +17,7 @@ from typing import Any
 import numba
 from numba import extending
 
-__all__ = ["STAMP", "njit", "overload"]
+__all__ = ["STAMP", "attribute", "njit", "overload"]
 
 _FLAGS = {"fastmath": False, "error_model": "numpy"}
 
@@ -52,3 +52,8 @@ def njit(
 def overload(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
     """Choose, by the types of the arguments, what a call of `function` runs; LLVM inlines it."""
     return extending.overload(function, jit_options={**_FLAGS, "forceinline": True})
+
+
+def attribute(kind: type, name: str) -> Callable[[Callable[..., Any]], Any]:
+    """Choose, by the type of a value, what reading an attribute of it runs; LLVM inlines it."""
+    return extending.overload_attribute(kind, name, jit_options={**_FLAGS, "forceinline": True})

@@ -19,7 +19,7 @@ from fastrnn.numba_kernels.simd import GROUP_BYTES
 from fastrnn.numba_kernels.threads import launch
 from fastrnn.numba_kernels.writing import SETTINGS, run_writing, run_writing_all
 
-__all__ = ["PARALLEL_WORK", "Chain", "Generator", "Part", "Stepper", "empty"]
+__all__ = ["FIXED_BYTES", "PARALLEL_WORK", "Chain", "Generator", "Part", "Stepper", "empty"]
 
 PARALLEL_WORK = 1 << 24  # multiplications, half a millisecond, from which on a launch of Numba's threads pays
 
@@ -47,7 +47,7 @@ class Part(NamedTuple):
         return 4 * (-(-self.plan.hidden_size * self.plan.dtype.itemsize // GROUP_BYTES) * GROUP_BYTES + 8)
 
 
-_FIXED_BYTES = GROUP_BYTES * max(2 * TILE_GROUPS, DENSE_GROUPS)  # of a step, in any part
+FIXED_BYTES = GROUP_BYTES * max(2 * TILE_GROUPS, DENSE_GROUPS)  # of a step, in any part
 
 
 @cache
@@ -91,16 +91,17 @@ class Chain:
             entries += [part.function, numbers, 0 if part.kind.variant != "dense" else numbers, size]
         self.numbers = np.array(entries, np.int64)
         self.address = self.numbers.ctypes.data
+        self.by_ids = [0] * len(parts)
 
     def read_ids(self, run: Any) -> None:
         """Let the first part, a network, take ids as this runner does, whose plan has the embedding."""
         self._kept = run.part.by_ids()
-        self.numbers[CHAIN + BY_IDS] = self._kept[0].ctypes.data
+        self.numbers[CHAIN + BY_IDS] = self.by_ids[0] = self._kept[0].ctypes.data
 
     def step_bytes(self, rows: int) -> int:
         """Workspace of a step of so many rows, a multiple of 64."""
         between = 2 * _padded(rows * self.widest * self.dtype.itemsize)
-        return 2 * GROUP_BYTES + between + _FIXED_BYTES + _padded(rows * max(part.row_bytes for part in self.parts))
+        return 2 * GROUP_BYTES + between + FIXED_BYTES + _padded(rows * max(part.row_bytes for part in self.parts))
 
 
 def _addresses(states: Sequence[tuple[np.ndarray, ...] | None]) -> np.ndarray:

@@ -1,0 +1,491 @@
+"""fastrnn.jit inside compiled functions: the bits of calls and streams, what is checked, and Numba's traps."""
+
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import DTYPES, same_bits
+from layer_cases import arrays
+from model_cases import STREAMS, beginning, dense, matrix, sequences
+
+import fastrnn
+
+numba = pytest.importorskip("numba")
+from numba.core.errors import TypingError  # noqa: E402
+
+from fastrnn import jit  # noqa: E402
+
+CELLS = {
+    "rnn": (fastrnn.RNN, {}),
+    "relu": (fastrnn.RNN, {"nonlinearity": "relu"}),
+    "lstm": (fastrnn.LSTM, {}),
+    "lstm_proj": (fastrnn.LSTM, {"proj_size": 6}),
+    "gru": (fastrnn.GRU, {}),
+    "gru_before": (fastrnn.GRU, {"reset_after": False}),
+}
+
+
+def make(cell="lstm", inputs=5, hidden=17, layers=2, seed=0, **options):
+    kind, given = CELLS[cell]
+    return kind(inputs, hidden, layers, **given, **options).init(seed)
+
+
+def data(layer, *axes, seed=0):
+    return np.random.default_rng(seed).normal(size=(*axes, layer.input_size)).astype(layer.dtype)
+
+
+@numba.njit
+def by_steps(w, x, state, y):
+    for t in range(len(x)):
+        jit.step(w, x[t], state, y[t])
+
+
+@numba.njit
+def at_once(w, x, state, y):
+    jit.forward(w, x, state, y)
+
+
+def run(w, x, batch=None, way=by_steps, state=None):
+    """y and the final state, as a layer returns them."""
+    state = jit.init_state(w, batch) if state is None else state
+    axes = x.shape[:1] if batch is None else x.shape[:2]
+    y = np.full((*axes, w.output_size), np.nan, w.dtype)
+    way(w, x, state, y)
+    return y, state
+
+
+def equal(a, b):
+    a, b = list(arrays(a)), list(arrays(b))
+    return len(a) == len(b) and all(map(same_bits, a, b))
+
+
+# Bits -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", [by_steps, at_once])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_layers(cell, dtype, way):
+    layer = make(cell, dtype=dtype)
+    w = jit.pack(layer)
+    for batch in (None, 1, 7):
+        x = data(layer, 9, *(() if batch is None else (batch,)))
+        assert equal(run(w, x, batch, way), layer(x))
+    assert (w.dtype, w.input_size, w.output_size) == (layer.dtype, 5, layer._output_size)
+
+
+@pytest.mark.parametrize(("hidden", "batch"), [(1, 3), (16, 1), (64, 50), (300, 40)])
+def test_sizes(hidden, batch):
+    """More rows than fit the stack at once too."""
+    layer = make("lstm", hidden=hidden)
+    x = data(layer, 3, batch)
+    assert equal(run(jit.pack(layer), x, batch), layer(x))
+
+
+@pytest.mark.parametrize("way", [by_steps, at_once])
+@pytest.mark.parametrize("name", STREAMS)
+def test_models(name, way):
+    model = STREAMS[name]()
+    w = jit.pack(model)
+    for batch in (None, 3):
+        x = sequences(model, batch, 9)
+        wanted, final = model.predict(x, state=beginning(model, batch), return_state=True)
+        given = x if batch is None else x.swapaxes(0, 1)
+        state = tuple(tuple(map(np.copy, s)) if isinstance(s, tuple) else s.copy() for s in beginning(model, batch))
+        y, state = run(w, given, batch, way, state)
+        assert same_bits(y if batch is None else y.swapaxes(0, 1), wanted)
+        assert equal(state, final)
+
+
+BY_IDS = {
+    "tables": lambda: fastrnn.SequenceModel([make("gru", 5, 37), make("rnn", 37, 9)], embedding=matrix(11, 5)),
+    "one_hot": lambda: fastrnn.SequenceModel(make("lstm_proj", 11, 17), embedding="one_hot", head=dense(11, 6, "tanh")),
+    "dense": lambda: fastrnn.SequenceModel(
+        [dense(4, 5, "relu"), dense(6, 4), make("gru_before", 6, 17)], embedding=matrix(11, 5), head=dense(3, 17)
+    ),
+    "one_hot_dense": lambda: fastrnn.SequenceModel([dense(4, 11), make("lstm", 4, 17)], embedding="one_hot"),
+}
+
+
+@pytest.mark.parametrize("most", [0, 1 << 20])
+@pytest.mark.parametrize("way", [by_steps, at_once])
+@pytest.mark.parametrize("name", BY_IDS)
+def test_ids_and_vectors(name, way, most, monkeypatch):
+    monkeypatch.setattr(fastrnn.packing, "MOST_TABLE_BYTES", most)
+    model = BY_IDS[name]()
+    w, x = jit.pack(model), sequences(model, 3, 8)
+    wanted = model.predict(x)
+    for given in (x, model._embed(x)):
+        assert same_bits(run(w, given.swapaxes(0, 1), 3, way)[0].swapaxes(0, 1), wanted)
+        assert same_bits(run(w, given[0], None, way)[0], wanted[0])
+    assert same_bits(run(w, np.repeat(x, 2, 1)[1, ::2], None, way)[0], wanted[1])
+    for wrong in (-1, 11):
+        with pytest.raises(ValueError, match=rf"x must hold ids in 0\.\.10, got \({wrong},\)"):
+            run(w, np.array([1, wrong]), None, way)
+
+
+def test_forward_takes_bidirectional_layers():
+    layer = fastrnn.LSTM(5, 17, 2, bidirectional=True).init(0)
+    model = fastrnn.SequenceModel([layer, fastrnn.GRU(34, 9).init(0)], head=dense(3, 9, "softmax"))
+    x = data(layer, 300, 4)
+    assert equal(run(jit.pack(layer), x, 4, at_once), layer(x))
+    assert same_bits(run(jit.pack(model), x, 4, at_once)[0].swapaxes(0, 1), model.predict(x.swapaxes(0, 1)))
+    for packed in (layer, model):
+        with pytest.raises(ValueError, match=r"jit\.step goes forward only.*jit\.forward"):
+            run(jit.pack(packed), x, 4)
+
+
+def test_long_sequences_go_in_chunks():
+    layer = make("gru", hidden=64)
+    x = data(layer, 3000, 4)
+    assert equal(run(jit.pack(layer), x, 4, at_once), layer(x))
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_empty(steps):
+    layer = make()
+    assert equal(run(jit.pack(layer), data(layer, steps, 0), 0, at_once), layer(data(layer, steps, 0)))
+    assert equal(run(jit.pack(layer), data(layer, steps), None, at_once), layer(data(layer, steps)))
+
+
+def test_another_dtype():
+    rng = np.random.default_rng(0)
+    for model in (make(), fastrnn.SequenceModel(make(), head=(rng.normal(size=(3, 17)), rng.normal(size=3)))):
+        x = rng.normal(size=(4, 5))
+        wide = fastrnn.LSTM(5, 17, 2, dtype=np.float64).load_state_dict(make().state_dict())
+        head = [] if isinstance(model, fastrnn.LSTM) else list(model.head)
+        w = jit.pack(model, dtype=np.float64)
+        wanted = fastrnn.SequenceModel(wide, head=head or None).predict(x)
+        assert w.dtype == np.float64
+        assert same_bits(run(w, x)[0], wanted)
+
+
+@pytest.mark.parametrize("way", [by_steps, at_once])
+def test_strided_inputs(way):
+    layer = make()
+    wanted, x = layer(data(layer, 6, 4)), data(layer, 6, 4)
+    for strided in (np.asfortranarray(x), np.repeat(x, 2, 2)[..., ::2], x[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1]):
+        assert equal(run(jit.pack(layer), strided, 4, way), wanted)
+        assert same_bits(run(jit.pack(layer), strided[:, 1], None, way)[0], wanted[0][:, 1])
+    x.flags.writeable = False
+    assert equal(run(jit.pack(layer), x, 4, way), wanted)
+
+
+def test_states():
+    layer = make("lstm_proj")
+    layer.initial_state = np.full((2, 6), 0.5), np.full((2, 17), -0.5)
+    w, x = jit.pack(layer), data(layer, 5)
+    y, state = run(w, x)
+    assert equal((y, state), layer(x))
+    jit.reset(w, state)
+    assert equal(state, layer.initial_state)
+    assert equal(run(w, x, state=state)[0], y)
+    h, c = jit.init_state(w, 3)
+    assert (h.shape, c.shape) == ((2, 3, 6), (2, 3, 17))
+    assert same_bits(h[:, 1], layer.initial_state[0])
+    jit.forward(w, data(layer, 1, 3), (h, c), np.empty((1, 3, 6), np.float32))
+    jit.reset(w, (h, c))
+    assert same_bits(c[:, 2], layer.initial_state[1])
+
+
+def test_what_is_packed_stays():
+    layer = make()
+    w, x = jit.pack(layer), data(layer, 5)
+    wanted = layer(x)
+    layer.init(seed=9)
+    assert equal(run(w, x), wanted)
+    assert not equal(run(jit.pack(layer), x), wanted)
+
+
+# Compiled callers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options", [{"fastmath": True}, {"nogil": True}, {"error_model": "numpy"}, {"boundscheck": True}]
+)
+def test_callers_options(options):
+    layer = make("gru")
+    x = data(layer, 7)
+    caller = numba.njit(**options)(by_steps.py_func)
+    assert equal(run(jit.pack(layer), x, way=caller), layer(x))
+
+
+def test_prange_over_sequences():
+    @numba.njit(parallel=True, nogil=True)
+    def scan(w, x, out):
+        for i in numba.prange(x.shape[0]):
+            state = jit.init_state(w)
+            y = np.empty(w.output_size, np.float32)
+            for t in range(x.shape[1]):
+                jit.step(w, x[i, t], state, y)
+            out[i] = y
+
+    layer = make()
+    x, out = data(layer, 40, 30), np.empty((40, 17), np.float32)
+    scan(jit.pack(layer), x, out)
+    assert same_bits(out, layer(x.swapaxes(0, 1))[0][-1])
+
+
+def test_threads_share_weights():
+    layer = make("gru", hidden=32)
+    w, x = jit.pack(layer), data(layer, 2000)
+    wanted, results = layer(x), [None] * 4
+    free = numba.njit(nogil=True)(by_steps.py_func)
+
+    def work(i):
+        results[i] = run(w, x, way=free)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(equal(result, wanted) for result in results)
+
+
+def test_a_step_allocates_nothing():
+    from numba.core.runtime import _nrt_python, rtsys
+
+    model = BY_IDS["one_hot"]()
+    w, ids = jit.pack(model), np.arange(11).repeat(100)
+    state, y = jit.init_state(w), np.empty((len(ids), w.output_size), np.float32)
+    by_steps(w, ids, state, y)
+    _nrt_python.memsys_enable_stats()
+    tracemalloc.start()
+    try:
+        counts = [rtsys.get_allocation_stats().alloc]
+        for steps in (1, len(ids)):
+            by_steps(w, ids[:steps], state, y)
+            counts.append(rtsys.get_allocation_stats().alloc)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        _nrt_python.memsys_disable_stats()
+    assert counts[2] - counts[1] == counts[1] - counts[0]  # what the arguments of a call take
+    assert peak < 2048  # what the call itself takes, not its 1100 steps
+
+
+def test_values_of_compiled_code():
+    """Kept alive while compiled code has them; attributes; in tuples."""
+
+    @numba.njit
+    def both(pair, x):
+        a, b = pair
+        state, y = jit.init_state(a), np.empty(a.output_size, np.float32)
+        second, z = jit.init_state(b), np.empty(b.output_size, np.float32)
+        for t in range(len(x)):
+            jit.step(a, x[t], state, y)
+            jit.step(b, y, second, z)
+        return z, a.input_size
+
+    first, second = make("gru"), make("lstm", 17, 9)
+    x = data(first, 6)
+    z, size = both((jit.pack(first), jit.pack(second)), x)
+    assert same_bits(z, second(first(x)[0])[0][-1])
+    assert size == 5
+
+
+def test_activations():
+    native = pytest.importorskip("fastrnn._native")
+    for dtype in DTYPES:
+        a = np.array([-np.inf, -100, -1.5, -0.0, 0, 1e-30, 0.3, 20, np.inf, np.nan], dtype)
+        for name, function in (("sigmoid", jit.sigmoid), ("tanh", jit.tanh)):
+            fast = numba.njit(fastmath=True)(lambda a, function=function: function(a))
+            found = np.array([fast(v) for v in a], dtype)
+            assert same_bits(found, native.activate(name, a))
+        for size in (0, 1, 7, 16, 100):
+            x = np.random.default_rng(0).normal(size=size).astype(dtype) * 5
+            out, wanted = np.empty_like(x), np.empty_like(x)
+            jit.softmax(x, out)
+            native.activate_rows("softmax", x[None], wanted[None])
+            assert same_bits(out, wanted)
+            jit.softmax(x, x)
+            assert same_bits(x, wanted)
+    with pytest.raises(ValueError, match="out must have the length of x"):
+        jit.softmax(np.zeros(3), np.zeros(4))
+    with pytest.raises(TypingError, match="x must be an array"):
+        jit.softmax(np.zeros((2, 2))[:, 0], np.zeros(2))
+    with pytest.raises(TypingError, match="out must be of float32 or float64, as the other"):
+        jit.softmax(np.zeros(2), np.zeros(2, np.float32))
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+F32, F64 = np.float32, np.float64
+SHAPES = [
+    (lambda w, s: (np.zeros(4, F32), s, np.zeros(17, F32)), r"x is \(4,\), expected I = 5 as its last axis"),
+    (lambda w, s: (np.zeros(5, F32), s, np.zeros(16, F32)), r"y is \(16,\), expected the axes of x .* then 17"),
+    (lambda w, s: (np.zeros(5, F32), (s[0][:1], s[1]), np.zeros(17, F32)), r"h of state is \(1, 17\).*L\*D = 2"),
+    (lambda w, s: (np.zeros(5, F32), (s[0], np.zeros((2, 9), F32)), np.zeros(17, F32)), r"c of state is \(2, 9\).*17"),
+    (lambda w, s: (np.zeros((3, 5), F32), jit.init_state(w, 3), np.zeros((4, 17), F32)), r"y is \(4, 17\)"),
+    (lambda w, s: (np.zeros((3, 5), F32), jit.init_state(w, 4), np.zeros((3, 17), F32)), r"h of state is \(2, 4, 17\)"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), SHAPES, ids=[message for _, message in SHAPES])
+def test_shapes_are_checked_before_anything_changes(given, message):
+    w = jit.pack(make())
+    x, state, y = given(w, jit.init_state(w))
+    with pytest.raises(ValueError, match=message):
+        jit.step(w, x, state, y)
+    assert not any(s.any() for s in arrays(state))
+    with pytest.raises(ValueError, match=message.replace(r"\(4,\)", r"\(1, 4\)").split(r"\(")[0]):
+        jit.forward(w, x[None], state, y[None])
+
+
+Y = np.zeros(17, F32)
+KINDS = [
+    (lambda w, s: (np.zeros(5), s, Y), r"x must be an array of float32.*got float64 array.*jit.pack\(layer, dtype=\)"),
+    (lambda w, s: (np.zeros(5, F32), s, Y.astype(F64)), r"y must be an array of float32.*got float64 array"),
+    (lambda w, s: (np.zeros(5, F32), (s[0], s[1].astype(F64)), Y), "c of state must be an array of float32"),
+    (lambda w, s: (np.zeros(5, F32), s[0], Y), r"state of an LSTM must be a tuple \(h, c\)"),
+    (lambda w, s: (np.zeros(5, F32), s, np.zeros((17, 2), F32)[:, 0]), "y is written: it must be in C order"),
+    (lambda w, s: (np.zeros((2, 5), F32), s, Y), "y must have 2 axes, got 1"),
+    (lambda w, s: (np.zeros((2, 5), F32), s, np.zeros((2, 17), F32)), "h of state must have 3 axes, got 2"),
+    (lambda w, s: (np.zeros((2, 2, 5), F32), s, Y), r"x must be \(I\) or \(B, I\)"),
+    (lambda w, s: (3, s, Y), "x is ids .* has no embedding"),
+    (lambda w, s: ("text", s, Y), "x must be an array of float32"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), KINDS, ids=[message for _, message in KINDS])
+def test_kinds_are_typing_errors(given, message):
+    w = jit.pack(make())
+    with pytest.raises(TypingError, match=message):
+        jit.step(w, *given(w, jit.init_state(w)))
+
+
+def test_messages_of_models():
+    w = jit.pack(BY_IDS["tables"]())
+    y = np.zeros(9, F32)
+    with pytest.raises(TypingError, match=r"state of a model must be a tuple of 2, one for each recurrent layer"):
+        jit.step(w, 1, jit.init_state(w)[:1], y)
+    with pytest.raises(TypingError, match=r"ids of int64 .* got an array of int32: x.astype\(np.int64\)"):
+        jit.step(w, np.zeros(2, np.int32), jit.init_state(w, 2), np.zeros((2, 9), F32))
+    with pytest.raises(TypingError, match=r"w must be packed weights.*call jit.pack\(layer\) in Python"):
+        jit.step(3, 1, jit.init_state(w), y)
+
+
+def test_what_can_be_packed():
+    with pytest.raises(TypeError, match=r"layer_or_model must be a fastrnn\.RNN, LSTM, GRU or SequenceModel, got int"):
+        jit.pack(3)
+    with pytest.raises(ValueError, match="has no weights"):
+        jit.pack(fastrnn.GRU(2, 3))
+    w = jit.pack(make())
+    assert repr(w) == "<packed LSTM(5, 17, num_layers=2), float32>"
+    with pytest.raises(TypeError, match="pickle the layer or the model, and pack it again"):
+        pickle.dumps(w)
+
+
+# Traps of Numba, each in its own process ------------------------------------------------------------------------------
+
+USER = """
+import re, sys, warnings
+import numba, numpy as np, fastrnn
+from fastrnn import jit
+
+@numba.njit({options})
+def user(w, x, state, y):
+    for t in range(len(x)):
+        jit.step(w, x[t], state, y)
+    return y
+
+def check(cell):
+    layer = cell(5, 17).init(0)
+    x = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
+    w = jit.pack(layer)
+    y = user(w, x, jit.init_state(w), np.empty(17, np.float32))
+    with fastrnn.use_backend("cython"):
+        assert np.array_equal(y, layer(x)[0][-1])
+"""
+
+
+def process(tmp_path, script, options="cache=True"):
+    """Run a script after USER, a file that stays as it is, with a cache of its own."""
+    path = tmp_path / "user.py"
+    if not path.exists():
+        path.write_text(USER.replace("{options}", options))
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    program = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nfrom user import *\n" + textwrap.dedent(script)
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.strip()
+
+
+def test_a_fastmath_caller_comes_first(tmp_path):
+    """In a fresh process with a fresh cache; a second process reads what it left there, and calls kernels directly."""
+    pytest.importorskip("fastrnn._native")
+    first = """
+    check(fastrnn.LSTM)
+    check(fastrnn.GRU)
+    from fastrnn.numba_kernels.chain import advance
+    flags = "fast|nnan|ninf|nsz|arcp|contract|afn|reassoc"
+    assert advance.signatures and not advance.stats.cache_hits
+    for ir in advance.inspect_llvm().values():
+        assert not re.search(rf"= f(add|sub|mul|div|cmp|neg) ({flags})", ir)
+    """
+    second = """
+    check(fastrnn.LSTM)
+    layer = fastrnn.GRU(5, 17).init(0)
+    x = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
+    wanted = layer(x)[0]
+    with fastrnn.use_backend("numba"):
+        stream = layer.stream()
+        assert np.array_equal([stream.step(row) for row in x], wanted)
+    from fastrnn.numba_kernels.chain import advance
+    assert user.stats.cache_hits and advance.stats.cache_hits and not advance.stats.cache_misses
+    """
+    process(tmp_path, first, "fastmath=True, cache=True")
+    process(tmp_path, second)
+
+
+def test_an_upgrade_under_a_cached_user_function(tmp_path):
+    """Other kernels are another type of the packed weights, for which a user's function is compiled anew."""
+    pytest.importorskip("fastrnn._native")
+    script = "check(fastrnn.LSTM)\nprint(sum(user.stats.cache_hits.values()))"
+    upgrade = "from fastrnn.numba_kernels import packed\npacked.STAMP = '0' * 16\n"
+    assert process(tmp_path, script) == "0"
+    assert process(tmp_path, script) == "1"
+    assert process(tmp_path, upgrade + script) == "0"
+    assert process(tmp_path, upgrade + script) == "1"
+
+
+def test_a_global_is_frozen_and_not_cached(tmp_path):
+    pytest.importorskip("fastrnn._native")
+    script = """
+    W = jit.pack(fastrnn.LSTM(5, 17).init(0))
+
+    @numba.njit
+    def run(x, state, y):
+        for t in range(len(x)):
+            jit.step(W, x[t], state, y)
+        return y
+
+    x = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
+    wanted = user(W, x, jit.init_state(W), np.empty(17, np.float32))
+    first = run(x, jit.init_state(W), np.empty(17, np.float32))
+    state = jit.init_state(W)
+    W = None
+    import gc
+    gc.collect()
+    assert np.array_equal(first, wanted)
+    assert np.array_equal(run(x, state, np.empty(17, np.float32)), wanted)
+    library = run.overloads[run.signatures[0]].library
+    assert library.has_dynamic_globals  # for which Numba writes no cache
+    """
+    process(tmp_path, script)
+
+
+def test_the_backtest_is_the_live_stream(tmp_path):
+    script = Path(__file__).parent.parent / "examples" / "backtest.py"
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "live positions are the same to the bit: True" in done.stdout
