@@ -34,7 +34,7 @@ __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "accelerate",
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Call: TypeAlias = Callable[..., list[Array] | None]
 
-SAMPLES = 16  # of a weight, about so many numbers are looked at in each call
+SAMPLES = 16  # of a weight, up to so many numbers are looked at in each call
 PACKED_ROWS = 64  # of a PackedSequence, run at once
 _TENSORS = {Tensor, nn.Parameter}
 _DTYPES = ({torch.float32}, {torch.float64})
@@ -86,22 +86,26 @@ class _Held(NamedTuple):
     layer: Any
     inputs: int
     size: int  # numbers in the weights: multiply-adds of a step of one row
-    samples: list[Array]  # in the memory of the weights, which is theirs as long as these views exist
     seen: Any
     calls: dict[str, Call]  # by backend
 
 
-def _seen(weights: dict[str, Tensor | None], samples: list[Array]) -> Any:
+def _seen(weights: dict[str, Tensor | None]) -> Any:
     """Tell weights from later ones; None where that cannot be told.
 
     torch counts changes in place, but not those through ``.data``, NumPy or another process: samples show these.
     """
     if _EXCHANGE:
-        return _EXCHANGE.seen(weights, samples)
-    try:
-        return [(w.data_ptr(), w._version) for w in weights.values() if w is not None], [a.tobytes() for a in samples]
-    except RuntimeError:  # a weight made under inference_mode: _hold refuses it
-        return None
+        return _EXCHANGE.seen(weights, SAMPLES)
+    found = []
+    for w in weights.values():
+        if w is not None:
+            try:
+                a = w.detach().numpy()
+                found.append((w.data_ptr(), w._version, a.ravel()[:: -(-a.size // SAMPLES) | 1].tobytes()))
+            except (RuntimeError, TypeError):
+                return None
+    return found
 
 
 class _Fast(nn.Module):
@@ -148,7 +152,7 @@ class _Fast(nn.Module):
         if torch.is_autocast_enabled("cpu"):
             raise _Left("autocast is on")
         held: _Held | None = self.__dict__.get("_held")
-        if held is None or _seen(self._parameters, held.samples) != held.seen:
+        if held is None or _seen(self._parameters) != held.seen:
             held = self.__dict__["_held"] = self._hold()
         return held
 
@@ -169,15 +173,13 @@ class _Fast(nn.Module):
             raise _Left("its weights are not all float32, or not all float64")
         if any(w.is_inference() for w in weights):
             raise _Left("its weights were made under inference_mode, where torch does not count changes")
-        if not all(w.is_contiguous() for w in weights):
-            raise _Left("not all its weights are contiguous")
-        flat = [_array(w).reshape(-1) for w in weights]
-        samples = [a[:: a.size // SAMPLES | 1] for a in flat]  # an odd step: not always in one column
-        seen = _seen(
-            self._parameters, samples
-        )  # before they are copied: a change meanwhile is noticed in the next call
+        if not all(w.is_contiguous() and not w.is_neg() for w in weights):
+            raise _Left("not all its weights are contiguous, and as their memory has them")
+        seen = _seen(self._parameters)  # before they are copied: a change meanwhile is noticed in the next call
+        if seen is None:
+            raise _Left("not all its weights are dense, and in the CPU's memory")
         layer = conversion.from_torch(self._plain())
-        return _Held(layer, layer.input_size, sum(a.size for a in flat), samples, seen, {})
+        return _Held(layer, layer.input_size, sum(w.numel() for w in weights), seen, {})
 
     def _names(self) -> list[str]:
         """Names of the parameters that forward reads, None or not."""

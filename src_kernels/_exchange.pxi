@@ -37,6 +37,16 @@ cdef void give_up(dlpack_managed *managed) noexcept with gil:
     free(managed)
 
 
+cdef Py_ssize_t size_in_a_row(const dlpack_tensor *t) noexcept:
+    """How many numbers a tensor has; -1 where they do not follow each other in memory."""
+    cdef Py_ssize_t size = 1, i
+    for i in reversed(range(t.ndim)):
+        if t.shape[i] != 1 and t.strides[i] != size:
+            return -1
+        size *= t.shape[i]
+    return size
+
+
 @cython.final
 cdef class Exchange:
     """Reads and makes tensors of one class by the table of functions in its ``__dlpack_c_exchange_api__``; ValueError where that is of no use.
@@ -79,34 +89,35 @@ cdef class Exchange:
             result.append(array)
         return result
 
-    def seen(self, dict tensors not None, list samples not None):
-        """Return what tells these tensors, None or not, from later ones: where they are, their versions, and vectors in their memory.
+    def seen(self, dict tensors not None, Py_ssize_t samples):
+        """Return what tells these tensors, None or not, from later ones: where they are, their versions, up to so many numbers of each.
 
-        None where that cannot be told.
+        None where that cannot be told. Numbers are read where a tensor has them now: memory that it had once may be gone.
         """
         cdef dlpack_tensor t
-        cdef cnp.ndarray sample
-        cdef Py_ssize_t size = 2 * len(tensors) * sizeof(int64_t), i
-        cdef int64_t *words
+        cdef list given = list(tensors.values())     # what `_version` of a subclass runs may change the mapping
+        cdef Py_ssize_t slot = 2 * sizeof(int64_t) + samples * sizeof(double), size, step, number, i
+        cdef const char *data
         cdef char *out
-        for sample in samples:
-            size += cnp.PyArray_NBYTES(sample)
-        result = PyBytes_FromStringAndSize(NULL, size)
-        words = <int64_t *>PyBytes_AS_STRING(result)
-        for tensor in tensors.values():
-            words[0] = words[1] = 0
+        result = PyBytes_FromStringAndSize(NULL, len(given) * slot)
+        out = PyBytes_AS_STRING(result)
+        memset(out, 0, len(given) * slot)
+        for tensor in given:
             if tensor is not None:
                 try:
+                    (<int64_t *>out)[0] = tensor._version
                     self.api.view(<PyObject *>tensor, &t)
-                    words[0], words[1] = <int64_t>t.data + <int64_t>t.byte_offset, tensor._version
                 except Exception:
                     return None
-            words += 2
-        out = <char *>words
-        for sample in samples:
-            for i in range(cnp.PyArray_DIM(sample, 0)):
-                memcpy(out, cnp.PyArray_BYTES(sample) + i * cnp.PyArray_STRIDE(sample, 0), cnp.PyArray_ITEMSIZE(sample))
-                out += cnp.PyArray_ITEMSIZE(sample)
+                size, number = size_in_a_row(&t), t.bits // 8
+                if size < 0 or t.device_type != DLPACK_CPU or number > <Py_ssize_t>sizeof(double):
+                    return None
+                data = <const char *>t.data + t.byte_offset
+                (<int64_t *>out)[1] = <int64_t>data
+                step = (size + samples - 1) // samples | 1     # odd: not always in one column
+                for i in range((size + step - 1) // step):
+                    memcpy(out + 2 * sizeof(int64_t) + i * number, data + i * step * number, number)
+            out += slot
         return result
 
     def tensors(self, list arrays not None):

@@ -1,5 +1,7 @@
 """Weights of fastrnn.torch's modules that change between calls."""
 
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -12,6 +14,7 @@ from module_cases import (  # noqa: E402
     flat,
     inputs,
     pair,
+    reason,
     states,
 )
 
@@ -111,6 +114,55 @@ def test_changed_weights_are_noticed(change):
     assert_close(after, theirs(x))
     assert not torch.equal(after[0].float(), before[0])
     assert calls(ours)[0] == 2
+
+
+def turned_in_place(module):
+    module.weight_hh_l0.data = module.weight_hh_l0.data.t()
+
+
+def negative_where_it_is_read(module):
+    module.weight_hh_l0 = torch.nn.Parameter(torch._neg_view(module.weight_hh_l0.detach()), requires_grad=False)
+
+
+@pytest.mark.parametrize("change", [turned_in_place, negative_where_it_is_read])
+def test_the_same_memory_read_in_another_way_is_noticed(change):
+    theirs, ours = pair("RNN-tanh", 7, 7)
+    x = inputs(ours)
+    ours(x)
+    change(ours)
+    theirs.load_state_dict(ours.state_dict())
+    assert_close(ours(x), theirs(x))
+    assert calls(ours) == (1, 1)
+    assert "not all its weights are contiguous" in reason(ours)
+
+
+def test_changes_of_misaligned_weights_are_noticed():
+    theirs, ours = pair("GRU")
+    x, weight = inputs(ours), ours.weight_hh_l0
+    memory = torch.zeros(4 * weight.numel() + 1, dtype=torch.uint8)
+    odd = torch.frombuffer(memory.numpy(), dtype=torch.float32, offset=1).view_as(weight)
+    ours.weight_hh_l0 = torch.nn.Parameter(odd, requires_grad=False)
+    before = ours(x)
+    memory[1:] = torch.full_like(weight, 0.5).view(torch.uint8).flatten()  # which is a change of another tensor
+    theirs.load_state_dict(ours.state_dict())
+    after = ours(x)
+    assert_close(after, theirs(x))
+    assert not torch.equal(after[0], before[0])
+    assert calls(ours) == (2, 0)
+
+
+MOVED = """
+import torch, fastrnn.torch
+cell, x = fastrnn.torch.GRUCell(1, 1700).requires_grad_(False), torch.ones(1, 1)
+before = cell(x)
+for weight in cell.parameters():
+    weight.share_memory_()  # as torch.multiprocessing does to what it sends; what they were in goes back to the system
+assert torch.equal(cell(x), before)
+"""
+
+
+def test_memory_that_weights_had_before_is_not_read():
+    subprocess.run([sys.executable, "-c", MOVED], check=True, timeout=120)
 
 
 def test_a_change_of_one_column_is_noticed():
