@@ -51,9 +51,10 @@ def capsule(list parts not None, cnp.ndarray embedding, Engine by_ids):
     global _gone, _serial
     cdef Chain chain = Chain(parts, embedding, by_ids, 1)
     cdef const Part *first = &chain.links.parts[0]
-    cdef Model *model = _gone
+    cdef Model *model
     if embedding is not None:
-        chain.read_ids(NULL)
+        chain.read_ids(NULL)     # which may let other threads run, so before anything is taken from those that are gone
+    model = _gone
     if model != NULL:
         _gone = model.next
     else:
