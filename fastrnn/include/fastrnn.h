@@ -2,9 +2,9 @@
  *
  * A model is what the Python object from fastrnn.capsule(layer_or_model) holds: immutable, shared by any number of threads, there for as long as that
  * object is.  A state is what a sequence has to remember: memory of the caller's, one thread's at a time.  All functions but get_model run without the
- * GIL, on the thread that calls them.  step, step_ids, reset_state and copy_state neither allocate, lock, throw nor enter the system, whatever comes.
+ * GIL, on the thread that calls them.  step, step_ids, reset_state and copy_state neither allocate, lock, throw nor call the system, whatever comes.
  *
- * B rows, I inputs, O outputs, T steps; x, ids and y are C-contiguous, y overlaps neither of the others, and numbers are float or double, as the model is.
+ * B rows, I inputs, O outputs, T steps; x, ids and y are C-contiguous, y overlaps neither of the others nor the state, and numbers are float or double, as the model is.
  */
 #ifndef FASTRNN_H
 #define FASTRNN_H
