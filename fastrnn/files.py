@@ -45,10 +45,11 @@ def save(model: Weighted | SequenceModel, path: "str | os.PathLike[str]") -> Non
 
 
 def token(model: Weighted | SequenceModel | DenseLayer) -> str:
-    """Return a hash of what `save` writes of it: equal in all processes for equal models, and for these alone."""
+    """Return a hash of its class and what `save` writes: equal in all processes for equal models, and these alone."""
     entry, tensors = _contents(model)
+    kind = [type(model).__module__, type(model).__qualname__]
     shapes = [[name, tensor.shape] for name, tensor in tensors.items()]
-    found = hashlib.sha256(json.dumps([entry, shapes]).encode())
+    found = hashlib.sha256(json.dumps([kind, entry, shapes]).encode())
     for tensor in tensors.values():
         found.update(np.ascontiguousarray(tensor).data)
     return found.hexdigest()

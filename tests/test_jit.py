@@ -407,19 +407,25 @@ def check(cell):
 """
 
 
-def process(tmp_path, script, options="cache=True"):
-    """Run a script after USER, a file that stays as it is, with a cache of its own."""
+@pytest.fixture(scope="module")
+def fresh_cache(tmp_path_factory):
+    """What Numba has cached: at first nothing."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def process(tmp_path, cache, script, options="cache=True"):
+    """Run a script after USER, a file that stays as it is."""
     path = tmp_path / "user.py"
     if not path.exists():
         path.write_text(USER.replace("{options}", options))
-    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
     program = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nfrom user import *\n" + textwrap.dedent(script)
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.strip()
 
 
-def test_a_fastmath_caller_comes_first(tmp_path):
+def test_a_fastmath_caller_comes_first(tmp_path, fresh_cache):
     """In a fresh process with a fresh cache; a second process reads what it left there, and calls kernels directly."""
     pytest.importorskip("fastrnn._native")
     first = """
@@ -442,22 +448,22 @@ def test_a_fastmath_caller_comes_first(tmp_path):
     from fastrnn.numba_kernels.chain import advance
     assert user.stats.cache_hits and advance.stats.cache_hits and not advance.stats.cache_misses
     """
-    process(tmp_path, first, "fastmath=True, cache=True")
-    process(tmp_path, second)
+    process(tmp_path, fresh_cache, first, "fastmath=True, cache=True")
+    process(tmp_path, fresh_cache, second)
 
 
-def test_an_upgrade_under_a_cached_user_function(tmp_path):
+def test_an_upgrade_under_a_cached_user_function(tmp_path, fresh_cache):
     """Other kernels are another type of the packed weights, for which a user's function is compiled anew."""
     pytest.importorskip("fastrnn._native")
     script = "check(fastrnn.LSTM)\nprint(sum(user.stats.cache_hits.values()))"
     upgrade = "from fastrnn.numba_kernels import packed\npacked.STAMP = '0' * 16\n"
-    assert process(tmp_path, script) == "0"
-    assert process(tmp_path, script) == "1"
-    assert process(tmp_path, upgrade + script) == "0"
-    assert process(tmp_path, upgrade + script) == "1"
+    assert process(tmp_path, fresh_cache, script) == "0"
+    assert process(tmp_path, fresh_cache, script) == "1"
+    assert process(tmp_path, fresh_cache, upgrade + script) == "0"
+    assert process(tmp_path, fresh_cache, upgrade + script) == "1"
 
 
-def test_a_global_is_frozen_and_not_cached(tmp_path):
+def test_a_global_is_frozen_and_not_cached(tmp_path, fresh_cache):
     pytest.importorskip("fastrnn._native")
     script = """
     W = jit.pack(fastrnn.LSTM(5, 17).init(0))
@@ -480,12 +486,11 @@ def test_a_global_is_frozen_and_not_cached(tmp_path):
     library = run.overloads[run.signatures[0]].library
     assert library.has_dynamic_globals  # for which Numba writes no cache
     """
-    process(tmp_path, script)
+    process(tmp_path, fresh_cache, script)
 
 
-def test_the_backtest_is_the_live_stream(tmp_path):
+def test_the_backtest_is_the_live_stream():
     script = Path(__file__).parent.parent / "examples" / "backtest.py"
-    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "live positions are the same to the bit: True" in done.stdout

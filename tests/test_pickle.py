@@ -140,6 +140,15 @@ def test_hashes_of_other_processes():
     assert found == {token(fastrnn.SequenceModel(fastrnn.LSTM(3, 4).init(), embedding="one_hot"))}
 
 
+def test_another_class_is_another_hash():
+    class Doubled(fastrnn.GRU):
+        def __call__(self, x, hx=None, **options):
+            y, h = super().__call__(x, hx, **options)
+            return 2 * y, h
+
+    assert token(Doubled(2, 3).init(seed=0)) != token(fastrnn.GRU(2, 3).init(seed=0))
+
+
 def test_any_other_number_is_another_hash():
     layer = make("lstm_proj", num_layers=2)
     layer.initial_state = initial(layer, batch=None)
