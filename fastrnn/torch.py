@@ -6,7 +6,6 @@ tensors; else torch's forward does, and `report` says why. The weights stay torc
 and made anew once they change.
 """
 
-import ctypes
 import functools
 import warnings
 from collections.abc import Callable, Sequence
@@ -28,13 +27,12 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from fastrnn import backends, conversion
+from fastrnn.tensors import OPENMP, Array, Left, arrays_of, seen_of, tensors_of
 
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "accelerate", "report"]
 
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Call: TypeAlias = Callable[..., list[Array] | None]
 
-SAMPLES = 16  # of a weight, up to so many numbers are looked at in each call
 PACKED_ROWS = 64  # of a PackedSequence, run at once
 _TENSORS = {Tensor, nn.Parameter}
 _DTYPES = ({torch.float32}, {torch.float64})
@@ -42,42 +40,9 @@ _SHAPES = "its arguments are empty, or of shapes that torch refuses"
 _warned = False
 
 
-def _openmp() -> tuple[int, ...]:
-    """Return where the functions are that run a job on torch's threads, () if these are not OpenMP's.
-
-    These threads spin for milliseconds after each parallel operation, on the processors that threads of ours want.
-    """
-    if "parallel backend: OpenMP" not in torch.__config__.parallel_info():
-        return ()
-    names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
-    try:
-        library = ctypes.CDLL(torch._C.__file__)  # finds what it is linked to as well
-        return tuple([ctypes.cast(library[name], ctypes.c_void_p).value or 0 for name in names])
-    except (AttributeError, OSError):
-        return ()
-
-
-_OPENMP = _openmp()
 # Multiply-adds up to which a call stays on its thread: small ones, and where it would have to share processors with
 # torch's threads most of them, for it would wait for these at every step.
-ALONE = 1_000_000 if _OPENMP else 100_000_000
-
-
-def _exchange() -> Any:
-    """Return what reads and makes tensors past their methods; None where torch or fastrnn was built without it."""
-    try:
-        from fastrnn._native import Exchange
-
-        return Exchange(Tensor.__dlpack_c_exchange_api__, Tensor.is_neg, Tensor._is_zerotensor)
-    except (ImportError, AttributeError, ValueError):
-        return None
-
-
-_EXCHANGE = _exchange()
-
-
-class _Left(Exception):
-    """Why torch runs a call."""
+ALONE = 1_000_000 if OPENMP else 100_000_000
 
 
 class _Held(NamedTuple):
@@ -88,24 +53,6 @@ class _Held(NamedTuple):
     size: int  # numbers in the weights: multiply-adds of a step of one row
     seen: Any
     calls: dict[str, Call]  # by backend
-
-
-def _seen(weights: dict[str, Tensor | None]) -> Any:
-    """Tell weights from later ones; None where that cannot be told.
-
-    torch counts changes in place, but not those through ``.data``, NumPy or another process: samples show these.
-    """
-    if _EXCHANGE:
-        return _EXCHANGE.seen(weights, SAMPLES)
-    found = []
-    for w in weights.values():
-        if w is not None:
-            try:
-                a = w.detach().numpy()
-                found.append((w.data_ptr(), w._version, a.ravel()[:: -(-a.size // SAMPLES) | 1].tobytes()))
-            except (RuntimeError, TypeError):
-                return None
-    return found
 
 
 class _Fast(nn.Module):
@@ -119,7 +66,7 @@ class _Fast(nn.Module):
         callback = set_eval_frame(None)  # torch.compile runs layers as they are, but would compile what they call
         try:
             result = self._run(input, hx)
-        except _Left as left:
+        except Left as left:
             counts[1] += 1
             counts[2] = str(left)
         else:
@@ -133,26 +80,26 @@ class _Fast(nn.Module):
         return super().forward(input, hx)
 
     def _run(self, input: Any, hx: Any) -> Any:
-        """Run a call on fastrnn; _Left where torch has to."""
+        """Run a call on fastrnn; Left where torch has to."""
         raise NotImplementedError
 
     def _layer(self, tensors: tuple[Any, ...]) -> _Held:
-        """Return fastrnn's layer of the weights of now, for a call with these tensors; _Left where torch runs it."""
+        """Return fastrnn's layer of the weights of now, for a call with these tensors; Left where torch runs it."""
         if _is_tracing():
-            raise _Left("it is being traced")
+            raise Left("it is being traced")
         if not _TENSORS.issuperset(map(type, tensors)):
-            raise _Left("not all arguments are plain tensors")
+            raise Left("not all arguments are plain tensors")
         if forward_ad._current_level >= 0 or peek_interpreter_stack() is not None or _len_torch_dispatch_stack():
-            raise _Left("forward-mode autograd, torch.func or a dispatch mode is at work")
+            raise Left("forward-mode autograd, torch.func or a dispatch mode is at work")
         if torch.is_grad_enabled() and any(
             t is not None and t.requires_grad for t in (*tensors, *self._parameters.values())
         ):
             self._warn()
-            raise _Left("autograd is on: call it under torch.inference_mode()")
+            raise Left("autograd is on: call it under torch.inference_mode()")
         if torch.is_autocast_enabled("cpu"):
-            raise _Left("autocast is on")
+            raise Left("autocast is on")
         held: _Held | None = self.__dict__.get("_held")
-        if held is None or _seen(self._parameters) != held.seen:
+        if held is None or seen_of(self._parameters) != held.seen:
             held = self.__dict__["_held"] = self._hold()
         return held
 
@@ -166,18 +113,18 @@ class _Fast(nn.Module):
     def _hold(self) -> _Held:
         weights = [w for w in self._parameters.values() if w is not None]
         if not self._parameters.keys() >= set(self._names()):
-            raise _Left("its weights are computed anew in each call: accelerate() makes them parameters")
+            raise Left("its weights are computed anew in each call: accelerate() makes them parameters")
         if not _TENSORS.issuperset(map(type, weights)):
-            raise _Left("not all its weights are plain tensors")
+            raise Left("not all its weights are plain tensors")
         if {w.dtype for w in weights} not in _DTYPES:
-            raise _Left("its weights are not all float32, or not all float64")
+            raise Left("its weights are not all float32, or not all float64")
         if any(w.is_inference() for w in weights):
-            raise _Left("its weights were made under inference_mode, where torch does not count changes")
+            raise Left("its weights were made under inference_mode, where torch does not count changes")
         if not all(w.is_contiguous() and not w.is_neg() for w in weights):
-            raise _Left("not all its weights are contiguous, and as their memory has them")
-        seen = _seen(self._parameters)  # before they are copied: a change meanwhile is noticed in the next call
+            raise Left("not all its weights are contiguous, and as their memory has them")
+        seen = seen_of(self._parameters)  # before they are copied: a change meanwhile is noticed in the next call
         if seen is None:
-            raise _Left("not all its weights are dense, and in the CPU's memory")
+            raise Left("not all its weights are dense, and in the CPU's memory")
         layer = conversion.from_torch(self._plain())
         return _Held(layer, layer.input_size, sum(w.numel() for w in weights), seen, {})
 
@@ -218,34 +165,8 @@ def _tensors(input: Any, hx: Any, pair: bool) -> tuple[Any, ...]:
     if not pair:
         return input, hx
     if not isinstance(hx, (tuple, list)) or len(hx) != 2:
-        raise _Left("its states are no pair of tensors")
+        raise Left("its states are no pair of tensors")
     return (input, *hx)
-
-
-def _array(t: Tensor) -> Array:
-    """Return the memory of a tensor as an array."""
-    try:
-        a: Array = t.numpy()
-    except (RuntimeError, TypeError) as error:
-        if t.requires_grad or t.is_neg():
-            return _array(t.detach().resolve_neg())
-        raise _Left("not all tensors are dense, of a dtype that NumPy has, and in the CPU's memory") from error
-    return a if a.flags.aligned else a.copy()
-
-
-def _arrays(tensors: tuple[Tensor, ...], dtype: np.dtype[Any]) -> list[Array]:
-    arrays: list[Array] | None = _EXCHANGE and _EXCHANGE.arrays(tensors, dtype.itemsize == 8)
-    if arrays is not None:
-        return arrays
-    arrays = [_array(t) for t in tensors]
-    for a in arrays:
-        if a.dtype is not dtype:
-            raise _Left(f"not all arguments are {dtype}, as the weights are")
-    return arrays
-
-
-def _results(arrays: list[Array]) -> list[Tensor]:
-    return _EXCHANGE.tensors(arrays) if _EXCHANGE else list(map(torch.from_numpy, arrays))
 
 
 def _call(held: _Held, x: Array, states: list[Array], batch_first: bool, cell: bool) -> list[Array]:
@@ -253,7 +174,7 @@ def _call(held: _Held, x: Array, states: list[Array], batch_first: bool, cell: b
     call = held.calls.get(backends.current()) or _prepare(held)
     results = call(x, states, batch_first, cell, _threads(held, x))
     if results is None:
-        raise _Left(_SHAPES)
+        raise Left(_SHAPES)
     return results
 
 
@@ -265,8 +186,8 @@ def _prepare(held: _Held) -> Call:
     """Make a layer ready for the backend of now: on torch's threads, where they can be had."""
     run = held.layer._prepare()
     call = getattr(run, "apply", None) or functools.partial(_apply, held.layer)
-    if _OPENMP and hasattr(run, "borrow"):
-        run.borrow(*_OPENMP)
+    if OPENMP and hasattr(run, "borrow"):
+        run.borrow(*OPENMP)
     held.calls[backends.current()] = call
     return call
 
@@ -302,20 +223,20 @@ class _Layer(_Fast):
 
     def _run(self, input: Any, hx: Any) -> Any:
         if self.training and self.dropout and self.num_layers > 1:
-            raise _Left("dropout is on: call eval()")
+            raise Left("dropout is on: call eval()")
         if isinstance(input, rnn.PackedSequence):
             return self._run_packed(input, hx)
         tensors = _tensors(input, hx, isinstance(self, nn.LSTM))
         held = self._layer(tensors)
-        x, *states = _arrays(tensors, held.layer.dtype)
-        y, *final = _results(_call(held, x, states, self.batch_first, False))
+        x, *states = arrays_of(tensors, held.layer.dtype)
+        y, *final = tensors_of(_call(held, x, states, self.batch_first, False))
         return y, _pair(final)
 
     def _run_packed(self, input: rnn.PackedSequence, hx: Any) -> Any:
         tensors = _tensors(input.data, hx, isinstance(self, nn.LSTM))
         held = self._layer(tensors)
         layer = held.layer
-        data, *states = _arrays(tensors, layer.dtype)
+        data, *states = arrays_of(tensors, layer.dtype)
         sizes, order, back = input.batch_sizes.numpy(), input.sorted_indices, input.unsorted_indices
         if (
             data.shape[:-1] != (sizes.sum(),)
@@ -323,7 +244,7 @@ class _Layer(_Fast):
             or (np.diff(sizes) > 0).any()
             or any(a.shape[1:2] != (sizes[0],) for a in states)
         ):
-            raise _Left(_SHAPES)
+            raise Left(_SHAPES)
         if order is not None:
             states = [a.take(order.numpy(), 1) for a in states]
         _prepare(held)
@@ -341,14 +262,14 @@ class _Layer(_Fast):
             try:
                 y, final = layer(x, _pair([a[:, rows] for a in states]) if states else None, lengths=valid.sum(0))
             except ValueError:
-                raise _Left(_SHAPES) from None
+                raise Left(_SHAPES) from None
             out[places] = self._by_time(y)[valid]
             finals.append(final if isinstance(final, tuple) else (final,))
         final = [np.concatenate(parts, 1) for parts in zip(*finals, strict=True)]
         if back is not None:
             final = [a.take(back.numpy(), 1) for a in final]
         result = rnn.PackedSequence(torch.from_numpy(out), input.batch_sizes, order, back)
-        return result, _pair(_results(final))
+        return result, _pair(tensors_of(final))
 
     def _by_time(self, a: Array) -> Array:
         """Return (T, B, N) of an array in the module's order."""
@@ -364,8 +285,8 @@ class _Cell(_Fast):
     def _run(self, input: Any, hx: Any) -> Any:
         tensors = _tensors(input, hx, isinstance(self, nn.LSTMCell))
         held = self._layer(tensors)
-        x, *states = _arrays(tensors, held.layer.dtype)
-        return _pair(_results(_call(held, x, states, False, True)))
+        x, *states = arrays_of(tensors, held.layer.dtype)
+        return _pair(tensors_of(_call(held, x, states, False, True)))
 
 
 class RNN(_Layer, nn.RNN):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Results = tuple[np.ndarray, tuple[np.ndarray, ...]]  # y, states
 DTYPES = (np.float32, np.float64)
-NEED_TORCH = ("fastrnn.comparison", "fastrnn.torch", "fastrnn._bench.zoo")  # modules that import it
+NEED_TORCH = ("fastrnn.comparison", "fastrnn.tensors", "fastrnn.torch", "fastrnn._bench.zoo")  # modules that import it
 
 # (I, H) around the widths of groups and blocks; H = 130 gives whole blocks and a shorter last one for U = 2 and 4.
 SIZES = ((1, 1), (5, 3), (3, 15), (1, 16), (16, 17), (37, 37), (17, 130))

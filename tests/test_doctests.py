@@ -25,7 +25,7 @@ PAGES = [page for page, text in TEXTS.items() if BLOCK.search(text) and PACKAGE 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
     needed = dict.fromkeys((*NEED_TORCH, "fastrnn.conversion"), "torch")
-    needed["fastrnn.plot"] = "matplotlib"
+    needed |= {"fastrnn.plot": "matplotlib", "fastrnn.jit": "numba", "fastrnn.simd": "numba"}
     if name in needed:
         pytest.importorskip(needed[name])
     if name.startswith("fastrnn.numba_kernels"):
@@ -40,7 +40,7 @@ def test_docstrings(name):
 
 def skip_without_frameworks(text):
     """Skip where a program imports what is not installed."""
-    for framework in re.findall(r"^\s*(?:>>> )?(?:import|from) (torch|onnx|keras)\b", text, re.MULTILINE):
+    for framework in re.findall(r"^\s*(?:>>> )?(?:import|from) (torch|onnx|keras|numba)\b", text, re.MULTILINE):
         pytest.importorskip(framework)
 
 

@@ -16,10 +16,10 @@ torch = pytest.importorskip("torch")
 
 from module_cases import KINDS, QUIET, assert_close, assert_same, calls, inputs, pair, states  # noqa: E402
 
-import fastrnn.torch as fast  # noqa: E402
+from fastrnn import tensors  # noqa: E402
 
 pytestmark = QUIET
-exchange = fast._EXCHANGE
+exchange = tensors.EXCHANGE
 compiled = pytest.mark.skipif(exchange is None, reason="torch or fastrnn was built without an exchange of tensors")
 
 
@@ -145,7 +145,7 @@ def test_the_same_without_short_cuts(kind, monkeypatch):
     theirs, ours = pair(kind)
     x, hx = inputs(ours), states(ours)
     expected = ours(x, hx)
-    monkeypatch.setattr(fast, "_EXCHANGE", None)
+    monkeypatch.setattr(tensors, "EXCHANGE", None)
     ours.__dict__.pop("_held")
     assert_same(ours(x, hx), expected)
     for module in (theirs, ours):
@@ -161,6 +161,7 @@ def test_the_same_without_short_cuts(kind, monkeypatch):
 
 ON_TORCHS = """
 import os, threading, torch, fastrnn.torch as fast
+from fastrnn import tensors
 names = lambda: [open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")]
 fast.ALONE = 0
 layer, x = fast.LSTM(200, 300, 2).requires_grad_(False), torch.randn(30, 9, 200)
@@ -184,14 +185,14 @@ with torch.inference_mode():
         same = (layer(x)[0].numpy() == expected.numpy()).all()
         os._exit(0 if same and "fastrnn" in names() else 1)
     assert os.waitpid(child, 0)[1] == 0
-print("ran on torch's threads" if fast._OPENMP else "no OpenMP")
+print("ran on torch's threads" if tensors.OPENMP else "no OpenMP")
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads have names on Linux")
 @pytest.mark.skipif("cython" not in fastrnn.available_backends(), reason="the compiled backend")
 def test_runs_on_torchs_threads():
-    if len(os.sched_getaffinity(0)) < 2 or not fast._OPENMP:
+    if len(os.sched_getaffinity(0)) < 2 or not tensors.OPENMP:
         pytest.skip("one processor, or a torch without OpenMP")
     environment = os.environ | {"FASTRNN_BACKEND": "cython"}
     done = subprocess.run(
