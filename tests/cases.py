@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from fastrnn.cells import VARIANTS
 from fastrnn.weights import Plan, Sizes, Weights, check_tensors, expected_shapes, init_weights, state_dict
@@ -15,10 +16,17 @@ if TYPE_CHECKING:
 
 Results = tuple[np.ndarray, tuple[np.ndarray, ...]]  # y, states
 DTYPES = (np.float32, np.float64)
-NEED_TORCH = ("fastrnn.comparison", "fastrnn.tensors", "fastrnn.torch", "fastrnn._bench.zoo")  # modules that import it
+_NEEDS = dict.fromkeys(("fastrnn.comparison", "fastrnn.tensors", "fastrnn.torch", "fastrnn._bench.zoo"), "torch")
+_NEEDS |= {"fastrnn.jit": "numba", "fastrnn.simd": "numba"}
 
 # (I, H) around the widths of groups and blocks; H = 130 gives whole blocks and a shorter last one for U = 2 and 4.
 SIZES = ((1, 1), (5, 3), (3, 15), (1, 16), (16, 17), (37, 37), (17, 130))
+
+
+def skip_without_extra(module: str) -> None:
+    """Skip where a module of fastrnn imports a library that is not installed."""
+    if needed := "numba" if module.startswith("fastrnn.numba_kernels") else _NEEDS.get(module):
+        pytest.importorskip(needed)
 
 
 class Case(NamedTuple):

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from cases import NEED_TORCH
+from cases import skip_without_extra
 
 import fastrnn
 
@@ -19,17 +19,15 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 BLOCKS = BLOCK.findall((TREE / "README.md").read_text())
 TEXTS = {page: page.read_text(encoding="utf-8") for page in sorted((TREE / "docs").glob("*.md"))}
 PACKAGE = "```toml\n# pyproject.toml\n"  # the blocks of such a page are files: test_foreign.py builds and runs them
+EXAMPLES_NEED = {"fastrnn.conversion": "torch", "fastrnn.plot": "matplotlib"}  # for their examples
 PAGES = [page for page, text in TEXTS.items() if BLOCK.search(text) and PACKAGE not in text]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings(name):
-    needed = dict.fromkeys((*NEED_TORCH, "fastrnn.conversion"), "torch")
-    needed |= {"fastrnn.plot": "matplotlib", "fastrnn.jit": "numba", "fastrnn.simd": "numba"}
-    if name in needed:
-        pytest.importorskip(needed[name])
-    if name.startswith("fastrnn.numba_kernels"):
-        pytest.importorskip("numba")
+    skip_without_extra(name)
+    if name in EXAMPLES_NEED:
+        pytest.importorskip(EXAMPLES_NEED[name])
     finder = doctest.DocTestFinder(exclude_empty=True)
     report = io.StringIO()
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)

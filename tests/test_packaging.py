@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cases import NEED_TORCH
+from cases import skip_without_extra
 
 import fastrnn
 
@@ -48,10 +48,7 @@ def test_import_is_quick():
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name != "fastrnn._no_native"])
 def test_modules_have_a_docstring_and_an_honest_all(name):
-    if name in NEED_TORCH:
-        pytest.importorskip("torch")
-    if name.startswith("fastrnn.numba_kernels"):
-        pytest.importorskip("numba")
+    skip_without_extra(name)
     module = importlib.import_module(name)
     assert name == "fastrnn._native" or module.__doc__
     for public in getattr(module, "__all__", ()):
