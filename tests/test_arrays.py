@@ -102,12 +102,12 @@ def calls(backend):
     rng = np.random.default_rng(0)
     layer = fastrnn.GRU(8192, 2, num_threads=1).init()
     model = fastrnn.SequenceModel(layer, head=fastrnn.Dense(rng.normal(size=(3, 2)), activation="softmax"))
-    dense_first = fastrnn.SequenceModel([fastrnn.Dense(rng.normal(size=(2, 8192))), fastrnn.LSTM(2, 2).init()])
+    dense_first = fastrnn.SequenceModel([fastrnn.Dense(rng.normal(size=(2, 8192))), fastrnn.GRU(2, 2).init()])
     x = rng.standard_normal((20, 3, 8192)).astype(np.float32)
     ends = np.arange(0, 61, 3)
     return {
         "layer": (layer, x),
-        "cell": (fastrnn.RNNCell(8192, 2).init(), x[0]),
+        "cell": (fastrnn.GRUCell(8192, 2).init(), x[0]),
         "step": (layer.stream(3).step, x[0]),
         "step of rows": (partial(layer.stream(9).step, rows=[3, 1, 8]), x[0]),
         "push": (layer.stream(3).push, x),

@@ -31,6 +31,8 @@ CELLS = {
     "gru_before": (fastrnn.GRU, {"reset_after": False}),
 }
 
+KINDS = [*((cell, np.float32) for cell in CELLS), ("lstm", np.float64), ("gru", np.float64)]  # each takes seconds
+
 
 def make(cell="lstm", inputs=5, hidden=17, layers=2, seed=0, **options):
     kind, given = CELLS[cell]
@@ -70,8 +72,9 @@ def equal(a, b):
 
 
 @pytest.mark.parametrize("way", [by_steps, at_once])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    ("cell", "dtype"), [*((cell, np.float32) for cell in CELLS), ("lstm", np.float64), ("gru", np.float64)]
+)
 def test_layers(cell, dtype, way):
     layer = make(cell, dtype=dtype)
     w = jit.pack(layer)
@@ -429,7 +432,6 @@ def test_a_fastmath_caller_comes_first(tmp_path, fresh_cache):
     """In a fresh process with a fresh cache; a second process reads what it left there, and calls kernels directly."""
     pytest.importorskip("fastrnn._native")
     first = """
-    check(fastrnn.LSTM)
     check(fastrnn.GRU)
     from fastrnn.numba_kernels.chain import advance
     flags = "fast|nnan|ninf|nsz|arcp|contract|afn|reassoc"
@@ -438,7 +440,7 @@ def test_a_fastmath_caller_comes_first(tmp_path, fresh_cache):
         assert not re.search(rf"= f(add|sub|mul|div|cmp|neg) ({flags})", ir)
     """
     second = """
-    check(fastrnn.LSTM)
+    check(fastrnn.GRU)
     layer = fastrnn.GRU(5, 17).init(0)
     x = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
     wanted = layer(x)[0]
@@ -455,7 +457,7 @@ def test_a_fastmath_caller_comes_first(tmp_path, fresh_cache):
 def test_an_upgrade_under_a_cached_user_function(tmp_path, fresh_cache):
     """Other kernels are another type of the packed weights, for which a user's function is compiled anew."""
     pytest.importorskip("fastrnn._native")
-    script = "check(fastrnn.LSTM)\nprint(sum(user.stats.cache_hits.values()))"
+    script = "check(fastrnn.GRU)\nprint(sum(user.stats.cache_hits.values()))"
     upgrade = "from fastrnn.numba_kernels import packed\npacked.STAMP = '0' * 16\n"
     assert process(tmp_path, fresh_cache, script) == "0"
     assert process(tmp_path, fresh_cache, script) == "1"
@@ -466,7 +468,7 @@ def test_an_upgrade_under_a_cached_user_function(tmp_path, fresh_cache):
 def test_a_global_is_frozen_and_not_cached(tmp_path, fresh_cache):
     pytest.importorskip("fastrnn._native")
     script = """
-    W = jit.pack(fastrnn.LSTM(5, 17).init(0))
+    W = jit.pack(fastrnn.GRU(5, 17).init(0))
 
     @numba.njit
     def run(x, state, y):
