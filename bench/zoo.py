@@ -53,37 +53,40 @@ def recurrent_share(model: torch.nn.Module, inputs: tuple[Any, ...], budget: flo
     return float(np.median(shares))
 
 
+def contenders(name: str, plain: Any, fast: Any, inputs: tuple[Any, ...], threads: int) -> list[ratios.Local]:
+    """Make ours and torch's ready to be timed: their outputs are equal."""
+    kind = ratios.Rested if threads > 1 else ratios.Local
+    ours, theirs = (kind(Engine(functools.partial(m, *inputs), numbers, torch.inference_mode)) for m in (fast, plain))
+    agreement = ratios.agreement(ours.output(), theirs.output())
+    if agreement.fraction < 1:
+        raise SystemExit(f"{name}: outputs differ, {agreement}")
+    return [ours, theirs]
+
+
+def spread(ratio: ratios.Ratio) -> str:
+    """The median and the quartiles."""
+    return f"{ratio.median:5.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+
+
 def compare(name: str, threads: int, budget: float) -> str:
     """Measure an architecture: a line of the table."""
     model, inputs = ZOO[name].make()
     fast = accelerate(copy.deepcopy(model))
-    kind = ratios.Rested if threads > 1 else ratios.Local
-    ours, theirs = (kind(Engine(functools.partial(m, *inputs), numbers, torch.inference_mode)) for m in (fast, model))
-    agreement = ratios.agreement(ours.output(), theirs.output())
-    if agreement.fraction < 1:
-        raise SystemExit(f"{name}: outputs differ, {agreement}")
+    ours, theirs = contenders(name, model, fast, inputs, threads)
     same, found = ratios.compare(ours, ours, budget / 2), ratios.compare(ours, theirs, budget)
     share, rest = (recurrent_share(m, inputs, budget / 4) for m in (model, fast))
     modules = found.median * share / rest
-    ours_spread, spread = (f"{ratio.median:5.2f} ({ratio.low:.2f} to {ratio.high:.2f})" for ratio in (same, found))
-    return f"{name:36} {1e3 * found.other:7.2f} ms  {share:4.0%}  {spread}  {modules:5.2f}  A/A {ours_spread}"
+    return f"{name:36} {1e3 * found.other:7.2f} ms  {share:4.0%}  {spread(found)}  {modules:5.2f}  A/A {spread(same)}"
 
 
-def cells(budget: float) -> None:
-    """Measure one step of cells alone."""
-    for kind, inputs, hidden, rows in CELLS:
-        cell = getattr(torch.nn, kind)(inputs, hidden).eval()
-        h = torch.randn(rows, hidden)
-        given = (torch.randn(rows, inputs), (h, torch.randn(rows, hidden)) if kind == "LSTMCell" else h)
-        fast = accelerate(copy.deepcopy(cell))
-        ours, theirs = (
-            ratios.Local(Engine(functools.partial(m, *given), numbers, torch.inference_mode)) for m in (fast, cell)
-        )
-        found = ratios.compare(ours, theirs, budget)
-        print(
-            f"{kind:8} {inputs:4} -> {hidden:4}, {rows:2} rows {1e6 * found.other:7.1f} us  "
-            f"{found.median:5.2f} ({found.low:.2f} to {found.high:.2f})"
-        )
+def compare_cell(kind: str, inputs: int, hidden: int, rows: int, budget: float) -> str:
+    """Measure one step of a cell alone."""
+    cell = getattr(torch.nn, kind)(inputs, hidden).eval()
+    h, c = torch.randn(2, rows, hidden)
+    given = (torch.randn(rows, inputs), (h, c) if kind == "LSTMCell" else h)
+    ours, theirs = contenders(kind, cell, accelerate(copy.deepcopy(cell)), given, 1)
+    found = ratios.compare(ours, theirs, budget)
+    return f"{kind:8} {inputs:4} -> {hidden:4}, {rows:2} rows {1e6 * found.other:7.1f} us  {spread(found)}"
 
 
 def main() -> None:
@@ -97,7 +100,9 @@ def main() -> None:
     warnings.filterwarnings("ignore", "LSTM with projections")  # that oneDNN does not have them
     if options.cells:
         torch.set_num_threads(1)
-        return cells(options.budget)
+        for cell in CELLS:
+            print(compare_cell(*cell, options.budget), flush=True)
+        return
     for threads in options.threads:
         torch.set_num_threads(threads)
         print(

@@ -247,7 +247,8 @@ class _Layer(_Fast):
             raise Left(_SHAPES)
         if order is not None:
             states = [a.take(order.numpy(), 1) for a in states]
-        _prepare(held)
+        if backends.current() not in held.calls:
+            _prepare(held)
         layer.num_threads = _threads(held, data)
         out = np.empty((len(data), layer._output_size), data.dtype)
         finals = []

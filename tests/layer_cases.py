@@ -1,6 +1,8 @@
 """Public layers for the tests: one per kind, their inputs, and an oracle of higher precision."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import numpy as np
 import fastrnn
 from fastrnn import reference
 
+THREADS = 8  # that call at once
 # Kind -> (class, arguments). One per variant of cells.py.
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "rnn": (fastrnn.RNN, {}),
@@ -109,3 +112,15 @@ def strided(a: np.ndarray) -> np.ndarray:
     big = np.full([2 * n for n in a.shape], 99, a.dtype)
     big[tuple(slice(None, None, 2) for _ in a.shape)] = a
     return big[tuple(slice(None, None, 2) for _ in a.shape)]
+
+
+def at_once(function: Callable[[int], Any], count: int = THREADS) -> list[Any]:
+    """Call function(i) in `count` threads that start together."""
+    barrier = threading.Barrier(count)
+
+    def start(i: int) -> Any:
+        barrier.wait()
+        return function(i)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(start, range(count)))

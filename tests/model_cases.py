@@ -75,6 +75,14 @@ def forward(dtype: Any = None, **config: Any) -> fastrnn.SequenceModel:
 
 MODELS = {function.__name__: function for function in (vectors, stacked, characters, intents, deep, forward)}
 STREAMS = {name: MODELS[name] for name in ("vectors", "stacked", "characters", "forward")}
+BY_IDS = {
+    "tables": lambda: fastrnn.SequenceModel([make("gru", 5, 37), make("rnn", 37, 9)], embedding=matrix(11, 5)),
+    "one_hot": lambda: fastrnn.SequenceModel(make("lstm_proj", 11, 17), embedding="one_hot", head=dense(11, 3, "tanh")),
+    "dense": lambda: fastrnn.SequenceModel(
+        [dense(4, 5, "relu"), dense(6, 4), make("gru_before", 6, 17)], embedding=matrix(11, 5), head=dense(3, 17)
+    ),
+    "one_hot_dense": lambda: fastrnn.SequenceModel([dense(4, 11), make("lstm", 4, 17)], embedding="one_hot"),
+}
 
 
 def sequences(model: Any, batch: int | None = 3, steps: int = 6, seed: int = 0) -> np.ndarray:

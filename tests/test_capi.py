@@ -7,14 +7,13 @@ import platform
 import shutil
 import subprocess
 import sys
-import threading
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_ssize_t, c_void_p
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cases import same_bits
-from layer_cases import CELLS, KINDS, inputs, make
+from layer_cases import CELLS, KINDS, at_once, inputs, make
 from model_cases import STREAMS, deep, sequences
 
 import fastrnn
@@ -409,18 +408,7 @@ def test_one_model_in_many_threads():
     model = Model(whole)
     xs = [sequences(whole, 2, 300, seed).T.copy() for seed in range(4)]
     expected = [model.forward(model.state(2), x) for x in xs]
-    results = [None] * 4
-    start = threading.Barrier(4)
-
-    def work(i):
-        start.wait()
-        results[i] = model.steps(model.state(2), xs[i])
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    results = at_once(lambda i: model.steps(model.state(2), xs[i]), 4)
     assert all(map(same_bits, results, expected))
 
 

@@ -9,11 +9,12 @@ import threading
 import tracemalloc
 from pathlib import Path
 
+import layer_cases
 import numpy as np
 import pytest
 from cases import DTYPES, same_bits
 from layer_cases import arrays
-from model_cases import STREAMS, beginning, dense, matrix, sequences
+from model_cases import BY_IDS, STREAMS, beginning, dense, sequences
 
 import fastrnn
 
@@ -22,21 +23,9 @@ from numba.core.errors import TypingError  # noqa: E402
 
 from fastrnn import jit  # noqa: E402
 
-CELLS = {
-    "rnn": (fastrnn.RNN, {}),
-    "relu": (fastrnn.RNN, {"nonlinearity": "relu"}),
-    "lstm": (fastrnn.LSTM, {}),
-    "lstm_proj": (fastrnn.LSTM, {"proj_size": 6}),
-    "gru": (fastrnn.GRU, {}),
-    "gru_before": (fastrnn.GRU, {"reset_after": False}),
-}
 
-KINDS = [*((cell, np.float32) for cell in CELLS), ("lstm", np.float64), ("gru", np.float64)]  # each takes seconds
-
-
-def make(cell="lstm", inputs=5, hidden=17, layers=2, seed=0, **options):
-    kind, given = CELLS[cell]
-    return kind(inputs, hidden, layers, **given, **options).init(seed)
+def make(kind="lstm", hidden=17, layers=2, **options):
+    return layer_cases.make(kind, 5, hidden, num_layers=layers, **options)
 
 
 def data(layer, *axes, seed=0):
@@ -73,10 +62,10 @@ def equal(a, b):
 
 @pytest.mark.parametrize("way", [by_steps, at_once])
 @pytest.mark.parametrize(
-    ("cell", "dtype"), [*((cell, np.float32) for cell in CELLS), ("lstm", np.float64), ("gru", np.float64)]
+    ("kind", "dtype"), [*((kind, np.float32) for kind in layer_cases.KINDS), ("lstm", np.float64), ("gru", np.float64)]
 )
-def test_layers(cell, dtype, way):
-    layer = make(cell, dtype=dtype)
+def test_layers(kind, dtype, way):
+    layer = make(kind, dtype=dtype)
     w = jit.pack(layer)
     for batch in (None, 1, 7):
         x = data(layer, 9, *(() if batch is None else (batch,)))
@@ -87,7 +76,7 @@ def test_layers(cell, dtype, way):
 @pytest.mark.parametrize(("hidden", "batch"), [(1, 3), (16, 1), (64, 50), (300, 40)])
 def test_sizes(hidden, batch):
     """More rows than fit the stack at once too."""
-    layer = make("lstm", hidden=hidden)
+    layer = make("lstm", hidden)
     x = data(layer, 3, batch)
     assert equal(run(jit.pack(layer), x, batch), layer(x))
 
@@ -105,16 +94,6 @@ def test_models(name, way):
         y, state = run(w, given, batch, way, state)
         assert same_bits(y if batch is None else y.swapaxes(0, 1), wanted)
         assert equal(state, final)
-
-
-BY_IDS = {
-    "tables": lambda: fastrnn.SequenceModel([make("gru", 5, 37), make("rnn", 37, 9)], embedding=matrix(11, 5)),
-    "one_hot": lambda: fastrnn.SequenceModel(make("lstm_proj", 11, 17), embedding="one_hot", head=dense(11, 6, "tanh")),
-    "dense": lambda: fastrnn.SequenceModel(
-        [dense(4, 5, "relu"), dense(6, 4), make("gru_before", 6, 17)], embedding=matrix(11, 5), head=dense(3, 17)
-    ),
-    "one_hot_dense": lambda: fastrnn.SequenceModel([dense(4, 11), make("lstm", 4, 17)], embedding="one_hot"),
-}
 
 
 @pytest.mark.parametrize("most", [0, 1 << 20])
@@ -146,7 +125,7 @@ def test_forward_takes_bidirectional_layers():
 
 
 def test_long_sequences_go_in_chunks():
-    layer = make("gru", hidden=64)
+    layer = make("gru", 64)
     x = data(layer, 3000, 4)
     assert equal(run(jit.pack(layer), x, 4, at_once), layer(x))
 
@@ -183,7 +162,7 @@ def test_strided_inputs(way):
 
 def test_states():
     layer = make("lstm_proj")
-    layer.initial_state = np.full((2, 6), 0.5), np.full((2, 17), -0.5)
+    layer.initial_state = np.full((2, 3), 0.5), np.full((2, 17), -0.5)
     w, x = jit.pack(layer), data(layer, 5)
     y, state = run(w, x)
     assert equal((y, state), layer(x))
@@ -191,9 +170,9 @@ def test_states():
     assert equal(state, layer.initial_state)
     assert equal(run(w, x, state=state)[0], y)
     h, c = jit.init_state(w, 3)
-    assert (h.shape, c.shape) == ((2, 3, 6), (2, 3, 17))
+    assert (h.shape, c.shape) == ((2, 3, 3), (2, 3, 17))
     assert same_bits(h[:, 1], layer.initial_state[0])
-    jit.forward(w, data(layer, 1, 3), (h, c), np.empty((1, 3, 6), np.float32))
+    jit.forward(w, data(layer, 1, 3), (h, c), np.empty((1, 3, 3), np.float32))
     jit.reset(w, (h, c))
     assert same_bits(c[:, 2], layer.initial_state[1])
 
@@ -237,7 +216,7 @@ def test_prange_over_sequences():
 
 
 def test_threads_share_weights():
-    layer = make("gru", hidden=32)
+    layer = make("gru", 32)
     w, x = jit.pack(layer), data(layer, 2000)
     wanted, results = layer(x), [None] * 4
     free = numba.njit(nogil=True)(by_steps.py_func)
@@ -288,7 +267,7 @@ def test_values_of_compiled_code():
             jit.step(b, y, second, z)
         return z, a.input_size
 
-    first, second = make("gru"), make("lstm", 17, 9)
+    first, second = make("gru"), layer_cases.make("lstm", 17, 9, num_layers=2)
     x = data(first, 6)
     z, size = both((jit.pack(first), jit.pack(second)), x)
     assert same_bits(z, second(first(x)[0])[0][-1])

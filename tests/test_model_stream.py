@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cases import DTYPES, same_bits
 from layer_cases import arrays, by_steps, make
-from model_cases import STREAMS, beginning, characters, dense, forward, intents, matrix, sequences
+from model_cases import BY_IDS, STREAMS, beginning, characters, dense, forward, intents, sequences
 
 import fastrnn
 from fastrnn import packing
@@ -165,16 +165,6 @@ def test_one_thread_at_a_time():
 
 
 # Ids --------------------------------------------------------------------------------------------------------------
-
-
-BY_IDS = {
-    "tables": lambda: fastrnn.SequenceModel([make("gru", 5, 37), make("rnn", 37, 9)], embedding=matrix(11, 5)),
-    "one_hot": lambda: fastrnn.SequenceModel(make("lstm_proj", 11, 17), embedding="one_hot", head=dense(11, 3, "tanh")),
-    "dense": lambda: fastrnn.SequenceModel(
-        [dense(4, 5, "relu"), dense(6, 4), make("gru_before", 6, 17)], embedding=matrix(11, 5), head=dense(3, 17)
-    ),
-    "one_hot_dense": lambda: fastrnn.SequenceModel([dense(4, 11), make("lstm", 4, 17)], embedding="one_hot"),
-}
 
 
 @pytest.mark.parametrize("most", [0, 1 << 20])

@@ -116,7 +116,7 @@ def test_a_callers_fastmath_stays_outside(tmp_path):
         # compiled in their place, from the same types: what they leave in the cache is what the next process looks for
         numba_kernels.run_rows, numba_kernels.run_dense, numba_kernels.run_activation = (
             caller, dense_caller, activation_caller)
-        for variant in ("lstm_proj", "gru"):
+        for variant in SHARE_NO_PHASE:
             plan, data, expected = problem(variant)
             check(results(plan, numba_kernels.prepare(plan), *data), expected)
         for activation in ("softmax", "log_softmax"):
@@ -134,7 +134,7 @@ def test_a_callers_fastmath_stays_outside(tmp_path):
         from fastrnn.numba_kernels.dense import run_activation, run_dense
         from fastrnn.numba_kernels.layers import run_rows
 
-        for variant in ("lstm_proj", "gru"):
+        for variant in SHARE_NO_PHASE:
             plan, data, expected = problem(variant)
             check(results(plan, numba_kernels.prepare(plan), *data), expected)
         for activation in ("softmax", "log_softmax"):
@@ -153,15 +153,14 @@ def test_other_processors_have_the_same_bits(cpu, tmp_path):
     width = run(
         """
         from fastrnn.numba_kernels.target import registers
-        pairs = itertools.product(SHARE_NO_PHASE, ("float32", "float64"))
+        pairs = itertools.product(VARIANTS, ("float32", "float64"))
         half = sys.argv[2] == "haswell"  # every pair is compiled for one of the two
         for variant, dtype in (pair for i, pair in enumerate(pairs) if (i % 2 + i // 2) % 2 == half):
             plan, data, expected = problem(variant, dtype)
             check(results(plan, numba_kernels.prepare(plan), *data), expected)
         check_dense("log_softmax", "float32")
         check_dense("softmax", "float64")
-        if half:
-            check_writing("float32")
+        check_writing("float32" if half else "float64")
         print(registers().width)
         """,
         tmp_path,

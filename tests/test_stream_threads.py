@@ -12,7 +12,7 @@ import weakref
 import numpy as np
 import pytest
 from cases import same_bits
-from layer_cases import KINDS, arrays, by_steps, initial, inputs, make
+from layer_cases import KINDS, arrays, at_once, by_steps, initial, inputs, make
 
 import fastrnn
 
@@ -131,17 +131,7 @@ def test_streams_of_one_layer_in_many_threads(backend):
     layer = make("gru", 16, 80, backend=backend)
     xs = [inputs(layer, 40, 4, seed) for seed in range(4)]
     expected = [layer(x)[0] for x in xs]
-    results = [None] * 4
-
-    def work(i):
-        stream = layer.stream(4)
-        results[i] = by_steps(stream, xs[i])
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    results = at_once(lambda i: by_steps(layer.stream(4), xs[i]), 4)
     assert all(map(same_bits, results, expected))
 
 

@@ -9,27 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from cases import same_bits
-from layer_cases import KINDS, arrays, inputs, make
+from layer_cases import KINDS, THREADS, arrays, at_once, inputs, make
 
 import fastrnn
-
-THREADS = 8
 
 
 def equal(a, b):
     return all(map(same_bits, arrays(a), arrays(b)))
-
-
-def at_once(function, count=THREADS):
-    """Call function(i) in `count` threads that start together."""
-    barrier = threading.Barrier(count)
-
-    def start(i):
-        barrier.wait()
-        return function(i)
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(start, range(count)))
 
 
 @pytest.mark.parametrize("name", fastrnn.available_backends())

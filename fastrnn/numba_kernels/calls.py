@@ -44,6 +44,12 @@ def _call(context: Any, builder: Any, address: Any, kinds: tuple[Any, ...], args
     return context.get_dummy_value()
 
 
+def _call_any_kind(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """IR of a call with a Kind as first argument, which has no data, so that any will do."""
+    nothing = ir.Constant(context.get_argument_type(types.voidptr), None)
+    return _call(context, builder, args[0], (types.voidptr, *sig.args[1:]), [nothing, *args[1:]])
+
+
 @intrinsic
 def call(typingctx, address, like, first, second):
     """Call a function of ``(like, int64, int64)``."""
@@ -56,13 +62,8 @@ def call(typingctx, address, like, first, second):
 
 @intrinsic
 def call_part(typingctx, address, like, first, second):
-    """Call a function of ``(kind, like, int64, int64)``; a Kind has no data, so that any will do."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        nothing = ir.Constant(context.get_argument_type(types.voidptr), None)
-        return _call(context, builder, args[0], (types.voidptr, *sig.args[1:]), [nothing, *args[1:]])
-
-    return types.none(types.int64, like, types.int64, types.int64), codegen
+    """Call a function of ``(kind, like, int64, int64)``."""
+    return types.none(types.int64, like, types.int64, types.int64), _call_any_kind
 
 
 @intrinsic
@@ -83,23 +84,11 @@ def call_rows(
 ):  # fmt: skip
     """Call a compiled `layers.run_rows`, whatever its Kind."""
     i = types.int64
-    kinds = (types.voidptr, i, x, h, c, y, h_out, c_out, *[i] * 9)
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        nothing = ir.Constant(context.get_argument_type(types.voidptr), None)
-        return _call(context, builder, args[0], kinds, [nothing, *args[1:]])
-
-    return types.none(i, *kinds[1:]), codegen
+    return types.none(i, i, x, h, c, y, h_out, c_out, *[i] * 9), _call_any_kind
 
 
 @intrinsic
 def call_dense(typingctx, address, numbers, x, out, tile_rows, work):
     """Call a compiled `dense.run_dense`, whatever its Kind."""
     i = types.int64
-    kinds = (types.voidptr, i, x, out, i, i)
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        nothing = ir.Constant(context.get_argument_type(types.voidptr), None)
-        return _call(context, builder, args[0], kinds, [nothing, *args[1:]])
-
-    return types.none(i, *kinds[1:]), codegen
+    return types.none(i, i, x, out, i, i), _call_any_kind

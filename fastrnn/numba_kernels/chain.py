@@ -12,7 +12,7 @@ from fastrnn.numba_kernels.calls import call_part
 from fastrnn.numba_kernels.dense import DENSE_GROUPS, Matrix, dense
 from fastrnn.numba_kernels.door import njit
 from fastrnn.numba_kernels.forward import Job, take_step
-from fastrnn.numba_kernels.gemm import Packed, Rows
+from fastrnn.numba_kernels.gemm import Rows, packed_at
 from fastrnn.numba_kernels.layers import HEADER, TILE_GROUPS, has_c
 from fastrnn.numba_kernels.simd import (
     GROUP_BYTES,
@@ -105,24 +105,8 @@ def advance(kind, like, numbers, step):
             padded,
             sums,
             x_sums,
-            Packed(
-                pointer(like, table[at]),
-                pointer(like, table[at + 1]),
-                pointer(like, table[at + 2]),
-                pointer(like, table[at + 3]),
-                like,
-                spare,
-                like,
-            ),
-            Packed(
-                pointer(like, table[at + 4]),
-                pointer(like, table[at + 5]),
-                pointer(like, table[at + 6]),
-                pointer(like, table[at + 7]),
-                like,
-                spare,
-                like,
-            ),
+            packed_at(like, table, at, like, spare, like),
+            packed_at(like, table, at + 4, like, spare, like),
             spare,
             ids,
         )

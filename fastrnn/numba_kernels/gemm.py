@@ -11,7 +11,7 @@ from fastrnn.numba_kernels.phases import finish, flag, gate_count, group_count
 from fastrnn.numba_kernels.simd import lanes, load, move, never_inline, pointer, store, width
 from fastrnn.numba_kernels.tile import height, tile
 
-__all__ = ["Packed", "Rows", "project", "walk"]
+__all__ = ["Packed", "Rows", "packed_at", "project", "walk"]
 
 Rows = namedtuple("Rows", "base offsets")
 """Rows of a matrix: row r starts at base[offsets[r]]."""
@@ -25,6 +25,20 @@ the next of the inputs that are projected on the way: the block, vector and colu
 sums of the vectors at work, [AHEAD][2][lanes]. Where ids number the rows of a table, [vocab][groups][G][lanes], this is
 in the place of w_x.
 """
+
+
+@njit(forceinline=True)
+def packed_at(like, table, at, buffer, line, ahead_sums):
+    """One phase's packed weights, from the four addresses that stand in a table from `at` on."""
+    return Packed(
+        pointer(like, table[at]),
+        pointer(like, table[at + 1]),
+        pointer(like, table[at + 2]),
+        pointer(like, table[at + 3]),
+        buffer,
+        line,
+        ahead_sums,
+    )
 
 
 @njit()

@@ -5,7 +5,7 @@ from numba import prange
 from fastrnn.numba_kernels.ahead import AHEAD
 from fastrnn.numba_kernels.door import njit
 from fastrnn.numba_kernels.forward import TILE_ROWS, VARIANTS, Job, Sizes, forward, tabulate
-from fastrnn.numba_kernels.gemm import Packed, Rows
+from fastrnn.numba_kernels.gemm import Packed, Rows, packed_at
 from fastrnn.numba_kernels.simd import GROUP_BYTES, constant_of, data, integers, lanes, move, pointer
 from fastrnn.numba_kernels.tile import MOST_ROWS
 
@@ -116,20 +116,11 @@ def run_rows(
                 padded,
                 sums,
                 x_sums,
-                Packed(
-                    pointer(like, table[at]),
-                    pointer(like, table[at + 1]),
-                    pointer(like, table[at + 2]),
-                    pointer(like, table[at + 3]),
-                    buffer,
-                    line,
-                    ahead_sums,
-                ),
-                Packed(
-                    pointer(like, table[at + 4]),
-                    pointer(like, table[at + 5]),
-                    pointer(like, table[at + 6]),
-                    pointer(like, table[at + 7]),
+                packed_at(like, table, at, buffer, line, ahead_sums),
+                packed_at(
+                    like,
+                    table,
+                    at + 4,
                     buffer_second,
                     move(line, _LINES // 2),
                     move(ahead_sums, 2 * AHEAD * lanes(like)),
