@@ -16,7 +16,7 @@ from cases import DTYPES, same_bits
 from layer_cases import arrays
 from model_cases import BY_IDS, STREAMS, beginning, dense, sequences
 
-import fastrnn
+import fastrnn.packing
 
 numba = pytest.importorskip("numba")
 from numba.core.errors import TypingError  # noqa: E402
@@ -413,10 +413,13 @@ def test_a_fastmath_caller_comes_first(tmp_path, fresh_cache):
     first = """
     check(fastrnn.GRU)
     from fastrnn.numba_kernels.chain import advance
+    from fastrnn.numba_kernels.phases import run_gates
+    from fastrnn.numba_kernels.tile import run_tile
     flags = "fast|nnan|ninf|nsz|arcp|contract|afn|reassoc"
-    assert advance.signatures and not advance.stats.cache_hits
-    for ir in advance.inspect_llvm().values():
-        assert not re.search(rf"= f(add|sub|mul|div|cmp|neg) ({flags})", ir)
+    for entry in (advance, run_gates, run_tile):
+        assert entry.signatures and not entry.stats.cache_hits
+        for ir in entry.inspect_llvm().values():
+            assert not re.search(rf"= f(add|sub|mul|div|cmp|neg) ({flags})", ir)
     """
     second = """
     check(fastrnn.GRU)

@@ -24,7 +24,13 @@ from cases import Case, make_inputs, make_lengths, make_plan, results, same_bits
 from fastrnn import _native, numba_kernels
 from fastrnn.cells import VARIANTS
 from fastrnn.dense import make_plan as make_dense
+from fastrnn.numba_kernels.ahead import run_columns
+from fastrnn.numba_kernels.dense import run_activation, run_dense, run_function
+from fastrnn.numba_kernels.layers import run_rows
+from fastrnn.numba_kernels.phases import run_gates
+from fastrnn.numba_kernels.tile import run_tile
 
+CALLED, BY_ADDRESS = (run_rows, run_dense, run_activation), (run_columns, run_function, run_gates, run_tile)
 SHARE_NO_PHASE = ("rnn", "lstm_proj", "gru", "gru_before")  # every phase, compiled once
 
 def problem(variant, dtype="float32", batch=7):
@@ -82,11 +88,10 @@ def test_importing_compiles_nothing(tmp_path):
     run(
         """
         from fastrnn.numba_kernels.chain import advance, advance_dense, run_step, run_steps
-        from fastrnn.numba_kernels.dense import run_activation, run_dense
-        from fastrnn.numba_kernels.layers import run_all, run_rows
+        from fastrnn.numba_kernels.layers import run_all, run_table
         from fastrnn.numba_kernels.writing import run_writing, run_writing_all
         steps = advance, advance_dense, run_step, run_steps, run_writing, run_writing_all
-        assert not any(entry.signatures for entry in (run_rows, run_all, run_dense, run_activation, *steps))
+        assert not any(entry.signatures for entry in (run_all, run_table, *steps, *CALLED, *BY_ADDRESS))
         """,
         tmp_path,
     )
@@ -94,24 +99,22 @@ def test_importing_compiles_nothing(tmp_path):
 
 def test_a_callers_fastmath_stays_outside(tmp_path):
     """The caller compiles the kernel first and writes the cache that a second process then reads."""
-    run(
+    stamp = run(
         """
         import re
         import numba
-        from fastrnn.numba_kernels.dense import run_activation, run_dense
-        from fastrnn.numba_kernels.layers import run_rows
+        from fastrnn.numba_kernels.ahead import columns_address
+        @numba.njit(fastmath=True, error_model="python")
+        def caller(p, table, x, h, c, y, h_out, c_out, ids, step, row, order, lengths, between, work, first, every):
+            run_rows(p, table, x, h, c, y, h_out, c_out, ids, step, row, order, lengths, between, work, first, every)
 
         @numba.njit(fastmath=True, error_model="python")
-        def caller(k, table, x, h, c, y, h_out, c_out, ids, step, row, order, lengths, between, work, first, every):
-            run_rows(k, table, x, h, c, y, h_out, c_out, ids, step, row, order, lengths, between, work, first, every)
+        def dense_caller(table, x, out, tile, work):
+            run_dense(table, x, out, tile, work)
 
         @numba.njit(fastmath=True, error_model="python")
-        def dense_caller(k, table, x, out, tile, work):
-            run_dense(k, table, x, out, tile, work)
-
-        @numba.njit(fastmath=True, error_model="python")
-        def activation_caller(k, x, out, work):
-            run_activation(k, x, out, work)
+        def activation_caller(function, x, out, work):
+            run_activation(function, x, out, work)
 
         # compiled in their place, from the same types: what they leave in the cache is what the next process looks for
         numba_kernels.run_rows, numba_kernels.run_dense, numba_kernels.run_activation = (
@@ -121,25 +124,27 @@ def test_a_callers_fastmath_stays_outside(tmp_path):
             check(results(plan, numba_kernels.prepare(plan), *data), expected)
         for activation in ("softmax", "log_softmax"):
             check_dense(activation)
-        for entry in (run_rows, run_dense, run_activation):
+        columns_address(1, 4, "float32")  # for weights larger than these
+        for entry in (*CALLED, *BY_ADDRESS):
             assert entry.signatures and not entry.stats.cache_hits
             for ir in entry.inspect_llvm().values():
                 assert not re.search(r"= f(add|sub|mul|div|cmp|neg) (fast|nnan|ninf|nsz|arcp|contract|afn|reassoc)", ir)
                 assert not re.search(r"call (fast|nnan|ninf|nsz|arcp|contract|afn|reassoc)", ir)
+        print(numba_kernels.door.STAMP)
         """,
         tmp_path,
-    )
+    ).strip()
+    written = list(tmp_path.rglob("*.nbi"))  # an index of what is cached of an entry point
+    assert written
+    assert all(stamp in path.name for path in written)
     run(
         """
-        from fastrnn.numba_kernels.dense import run_activation, run_dense
-        from fastrnn.numba_kernels.layers import run_rows
-
         for variant in SHARE_NO_PHASE:
             plan, data, expected = problem(variant)
             check(results(plan, numba_kernels.prepare(plan), *data), expected)
         for activation in ("softmax", "log_softmax"):
             check_dense(activation)
-        for entry in (run_rows, run_dense, run_activation):
+        for entry in (*CALLED, run_function, run_gates, run_tile):
             assert entry.stats.cache_hits and not entry.stats.cache_misses
         """,
         tmp_path,
@@ -192,13 +197,13 @@ def test_without_a_writable_cache(tmp_path):
 
 def test_another_version_is_another_type(tmp_path):
     """The stamp in their argument's type tells entry points, and users' cached functions that call them, apart."""
-    name = run('print(numba_kernels.KindType("gru", "standard", False).name)', tmp_path).strip()
-    assert re.fullmatch(r"fastrnn\.Kind\(gru, standard, False, [0-9a-f]{16}\)", name)
+    name = run('print(numba_kernels.kind.KindType("softmax").name)', tmp_path).strip()
+    assert re.fullmatch(r"fastrnn\.Kind\(softmax, [0-9a-f]{16}\)", name)
     script = """
         import numba, numba.core.types
         from fastrnn.numba_kernels import door, kind
         kind.STAMP = "0" * 16
-        print(numba_kernels.KindType("gru", "standard", False).name)
+        print(numba_kernels.kind.KindType("softmax").name)
         """
     assert run(script, tmp_path).strip() != name
 

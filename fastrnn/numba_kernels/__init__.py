@@ -7,17 +7,19 @@ From the arrays of a call to the last instruction:
     layers.py       layers and directions for some rows; the entry points, serial and parallel
     forward.py      the loop over time: which rows are alive, which inputs are projected ahead
     stepping.py     Stepper and Generator: single steps through a chain of parts, for streams and for text
-    chain.py        a step through all parts; calls.py lets it call what is compiled for each
+    chain.py        a step through all parts
     writing.py draw.py  the loop over tokens, and the draw of one
     gemm.py         the walk of one phase over blocks and rows
     tile.py ahead.py  the register tile; the same for one row, with inputs projected on the way
-    rnn.py lstm.py gru.py  gate math              activations.py  sigma, tanh, e^-d, ln
-    simd.py values.py      the vector type        phases.py kind.py  what code is specialised by: types without data
+    phases.py rnn.py lstm.py gru.py  gate math    activations.py  sigma, tanh, e^-d, ln
+    simd.py values.py      the vector type        kind.py  types without data, for which code is compiled
+    calls.py        calls by address: of parts, tiles, gate math, functions of rows
     packed.py arguments.py inside.py  fastrnn.jit: packed weights as a type, what callers pass, what it calls by address
     door.py         the only way to njit          target.py  what Numba compiles for
 
-Importing this compiles nothing. The first run of a variant in one dtype compiles its kernel, or reads it from Numba's
-disk cache.
+Importing this compiles nothing. The first run in a dtype compiles the walk, or reads it from Numba's disk cache, and
+that of a variant its tiles and its gate math. These are called by address, for Numba lets LLVM optimise a function, and
+all that it calls by name, once more with each of its callers.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,14 +30,20 @@ import numpy as np
 from numba.core import types
 
 from fastrnn.numba_kernels import stepping
-from fastrnn.numba_kernels.calls import compiled
+from fastrnn.numba_kernels.ahead import columns_address
+from fastrnn.numba_kernels.calls import address_of, compiled
 from fastrnn.numba_kernels.chain import advance, advance_dense
-from fastrnn.numba_kernels.dense import DENSE_GROUPS, run_activation, run_dense
-from fastrnn.numba_kernels.kind import Kind, KindType
+from fastrnn.numba_kernels.dense import DENSE_GROUPS, function_address, run_activation, run_dense
+from fastrnn.numba_kernels.forward import VARIANTS, waits_for_weights
+from fastrnn.numba_kernels.gemm import PHASE_NUMBERS
+from fastrnn.numba_kernels.kind import Phases, PhasesType
 from fastrnn.numba_kernels.layers import run_all, run_rows, run_table, work_bytes
+from fastrnn.numba_kernels.phases import gates_address
+from fastrnn.numba_kernels.rnn import RNN
 from fastrnn.numba_kernels.simd import GROUP_BYTES
 from fastrnn.numba_kernels.stepping import Generator, Part, Stepper, empty
 from fastrnn.numba_kernels.threads import launch
+from fastrnn.numba_kernels.tile import most_rows, tile_address
 
 __all__ = ["Generator", "Stepper", "activate_rows", "prepare", "prepare_dense"]
 
@@ -48,51 +56,73 @@ _DENSE_TILE_LEAST = 6
 _Work: TypeAlias = tuple[np.ndarray, int]  # bytes, and the address of the first, a multiple of 64
 
 
-@cache
-def _compiled(kind: Kind, dtype: str) -> Callable[..., None]:
-    """Return the entry point of a layer."""
+def rows_signature(phases: int, dtype: str) -> tuple[Any, ...]:
+    """Types of the arguments of `run_rows`, for steps of 1 or 2 phases."""
     number, address = getattr(types, dtype), types.int64
     given, written = types.Array(number, 3, "C", readonly=True), types.Array(number, 3, "C")
     x, y = types.Array(number, 3, "A", readonly=True), types.Array(number, 3, "A")
-    arrays = (x, given, given, y, written, written)
-    kind_type = KindType(kind.variant, kind.activation, kind.parallel)
-    return compiled(run_all if kind.parallel else run_rows, kind_type, address, *arrays, *[address] * 9)
+    return PhasesType(phases), address, x, given, given, y, written, written, *[address] * 9
 
 
 @cache
-def _compiled_table(kind: Kind, dtype: str) -> Callable[..., None]:
+def _compiled(phases: int, dtype: str) -> Callable[..., None]:
+    """Return the entry point of layers."""
+    return compiled(run_rows, *rows_signature(phases, dtype))
+
+
+@cache
+def _compiled_all(phases: int, dtype: str) -> tuple[Callable[..., None], int]:
+    """Return the parallel entry point of layers, and the address of what it runs."""
+    signature = rows_signature(phases, dtype)
+    return compiled(run_all, types.int64, *signature[1:]), address_of(run_rows, *signature)
+
+
+@cache
+def _compiled_table(dtype: str) -> Callable[..., None]:
     """Return the entry point that makes tables of projected inputs."""
     number, address = getattr(types, dtype), types.int64
     embedding, table = types.Array(number, 2, "C", readonly=True), types.Array(number, 1, "C")
-    kind_type = KindType(kind.variant, kind.activation, False)
-    return compiled(run_table, kind_type, *[address] * 3, embedding, address, table)
+    return compiled(run_table, *[address] * 3, embedding, address, table)
 
 
 @cache
-def _compiled_dense(activation: str, dtype: str) -> Callable[..., None]:
-    """Return the entry point of a dense layer."""
+def _compiled_dense(dtype: str) -> Callable[..., None]:
+    """Return the entry point of dense layers."""
     number, address = getattr(types, dtype), types.int64
     x, out = types.Array(number, 2, "A", readonly=True), types.Array(number, 2, "A")
-    return compiled(run_dense, KindType("dense", activation, False), address, x, out, address, address)
+    return compiled(run_dense, address, x, out, address, address)
 
 
 @cache
-def _compiled_activation(activation: str, dtype: str) -> Callable[..., None]:
-    """Return the entry point of a function of rows."""
+def _compiled_activation(dtype: str) -> Callable[..., None]:
+    """Return the entry point of functions of rows."""
     number = getattr(types, dtype)
     x, out = types.Array(number, 2, "C", readonly=True), types.Array(number, 2, "C")
-    return compiled(run_activation, KindType("dense", activation, False), x, out, types.int64)
+    return compiled(run_activation, types.int64, x, out, types.int64)
 
 
 def _addresses(plan: Any, tables: Sequence[Sequence[np.ndarray]] = (), embedding: int = 0) -> np.ndarray:
     """Make the numbers that `run_rows` reads, with these tables in the place of the first layer's w_x."""
-    entries = [plan.num_layers, plan.num_directions, plan.input_size, plan.hidden_size, plan.state_sizes[0], embedding]
-    for index, phases in enumerate(plan.packed):
+    hidden, state, itemsize, name = plan.hidden_size, plan.state_sizes[0], plan.dtype.itemsize, plan.dtype.name
+    entries = [plan.num_layers, plan.num_directions, plan.input_size, hidden, state, embedding]
+    entries += [len(plan.state_sizes) - 1]
+    phases = VARIANTS[plan.variant]
+    waits = waits_for_weights(plan.variant, hidden, state, itemsize)
+    fixed = []  # what all layers and directions have in common
+    for phase, units in zip(phases, (hidden, state), strict=False):
+        shape = phase.groups, phase.gates
+        functions = tile_address(*shape, name), gates_address(phase, plan.activation, name)
+        columns = columns_address(*shape, name) if waits else 0
+        blocks = -(-units * itemsize // (phase.groups * GROUP_BYTES))
+        fixed.append([*functions, columns, *shape, most_rows(phase.gates), blocks, phase.has_x])
+    for index, weights in enumerate(plan.packed):
         at = len(entries)
-        entries += [array.ctypes.data for phase in phases for array in phase]
+        for phase, packed, numbers in zip(phases, weights, fixed, strict=True):
+            addresses = [array.ctypes.data for array in packed]
+            entries += [*addresses[:3], addresses[3] if phase.apart else 0, *numbers]
         for i, table in enumerate(tables[index] if index < len(tables) else ()):
-            entries[at + 4 * i] = table.ctypes.data
-        entries += [0] * (at + 8 - len(entries))
+            entries[at + PHASE_NUMBERS * i] = table.ctypes.data
+        entries += [0] * (at + 2 * PHASE_NUMBERS - len(entries))
     return np.array(entries, np.int64)
 
 
@@ -102,12 +132,11 @@ def _by_ids(plan: Any, numbers: np.ndarray) -> tuple[np.ndarray, Any]:
         raise ValueError("x is ids, and the plan has no embedding")
     if not plan.table_bytes:
         return _addresses(plan, embedding=plan.embedding.ctypes.data), plan.embedding
-    kind, name = Kind(plan.variant, plan.activation, False), plan.dtype.name
 
     def project(direction: int, i: int, table: np.ndarray) -> None:
         offsets = np.arange(plan.vocab_size) * plan.input_size
-        run = _compiled_table(kind, name)
-        run(kind, numbers.ctypes.data, direction, i, plan.embedding, offsets.ctypes.data, table)
+        run = _compiled_table(plan.dtype.name)
+        run(numbers.ctypes.data, direction, i, plan.embedding, offsets.ctypes.data, table)
 
     tables = plan.tables(project)
     return _addresses(plan, tables), tables
@@ -130,8 +159,8 @@ def prepare(plan: Any) -> Callable[..., None]:
     dtype, packed = np.dtype(plan.dtype), plan.packed
     numbers = _addresses(plan)
     numbers_by_ids: tuple[np.ndarray, Any] | None = None
+    phases = Phases(len(VARIANTS[variant]))
     name = dtype.name  # NumPy works this out anew each time
-    serial, parallel = Kind(variant, plan.activation, False), Kind(variant, plan.activation, True)
     fixed = work_bytes(variant, 0, hidden, dtype.itemsize)
     per_row = work_bytes(variant, 1, hidden, dtype.itemsize) - fixed
     outputs = plan.output_size
@@ -168,13 +197,13 @@ def prepare(plan: Any) -> Callable[..., None]:
             x = y  # of the type that compiled code expects
         arrays = (x, state[0], state[-1], y, state_out[0], state_out[-1], ids, ids_step, ids_row)
         if parts > 1:
-            args = (parallel, table, *arrays, order, by_length, between, work, share, parts)
-            if launch(_compiled(parallel, name), *args):
+            all_rows, function = _compiled_all(phases.count, name)
+            if launch(all_rows, function, table, *arrays, order, by_length, between, work, share, parts):
                 return
         nonlocal entry
         if entry is None:
-            entry = _compiled(serial, name)
-        entry(serial, table, *arrays, order, by_length, between, work, 0, 1)
+            entry = _compiled(phases.count, name)
+        entry(phases, table, *arrays, order, by_length, between, work, 0, 1)
 
     def run(
         x: np.ndarray,
@@ -206,7 +235,7 @@ def prepare(plan: Any) -> Callable[..., None]:
         if size <= _KEEP_BYTES:
             idle.append(work)
 
-    run.part = Part(plan, advance, serial, numbers, by_ids, work_of_row)
+    run.part = Part(plan, advance, numbers, by_ids, work_of_row)
     return run
 
 
@@ -224,10 +253,13 @@ def prepare_dense(plan: Any) -> Callable[..., None]:
         `threads` says.
     """
     packed, itemsize = plan.packed, plan.dtype.itemsize
-    numbers = np.array([plan.input_size, plan.output_size, packed.w_x.ctypes.data, packed.b.ctypes.data], np.int64)
+    name, activation = plan.dtype.name, plan.activation
+    entries = [plan.input_size, plan.output_size, packed.w_x.ctypes.data, packed.b.ctypes.data]
+    entries += [tile_address(RNN.groups, RNN.gates, name), most_rows(RNN.gates)]
+    entries += [function_address(activation, name), activation == "linear"]
+    numbers = np.array(entries, np.int64)
     table, most = numbers.ctypes.data, _DENSE_TILE_BYTES // (plan.output_size * itemsize)
     most = max(_DENSE_TILE_LEAST, min(_DENSE_TILE_ROWS, most))
-    kind, name = Kind("dense", plan.activation), plan.dtype.name
     idle: list[_Work] = []
 
     def run(x: np.ndarray, out: np.ndarray, threads: int = 1, keep: Any = (numbers, packed)) -> None:
@@ -235,18 +267,19 @@ def prepare_dense(plan: Any) -> Callable[..., None]:
             tile = min(most, len(x))
             size = DENSE_GROUPS * GROUP_BYTES + 8 * tile
             work = _take(idle, size)
-            _compiled_dense(kind.activation, name)(kind, table, x, out, tile, work[1])
+            _compiled_dense(name)(table, x, out, tile, work[1])
             if size <= _KEEP_BYTES:
                 idle.append(work)
 
-    run.part = Part(plan, advance_dense, kind, numbers, lambda: (numbers, packed), packed.w_x.size)
+    run.part = Part(plan, advance_dense, numbers, lambda: (numbers, packed), packed.w_x.size)
     return run
 
 
 def activate_rows(activation: str, x: np.ndarray, out: np.ndarray) -> None:
     """Write a function of the rows of x (N, V) to out, which may be x; both C-contiguous and of one dtype."""
     work = empty(GROUP_BYTES)
-    _compiled_activation(activation, x.dtype.name)(Kind("dense", activation), x, out, work[1])
+    name = x.dtype.name
+    _compiled_activation(name)(function_address(activation, name), x, out, work[1])
 
 
 def _take(idle: list[_Work], size: int) -> _Work:

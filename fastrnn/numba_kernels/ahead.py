@@ -6,23 +6,24 @@ needs many fmas a weight. Side by side they take little longer than the sums ove
 What is to be projected is a line of columns: those of W_ih for the first two vectors of the first block, for the next
 two, and so on. A block takes as many of them on its way as fit beside its columns of h, the last block of the last step
 all that are left. The sums of the two vectors at work stay in memory, in the nearest cache, until their run of columns
-is complete. The loops over columns are written as LLVM IR, as in tile.py; what leads them along the line is not.
+is complete. The loops over columns are written as LLVM IR and called by address, as in tile.py; what leads them along
+the line is not.
 """
 
 from collections import namedtuple
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.extending import intrinsic
 
+from fastrnn.numba_kernels.calls import address_of, call_columns
 from fastrnn.numba_kernels.door import njit
-from fastrnn.numba_kernels.phases import PhaseType, flag, gate_count, group_count
 from fastrnn.numba_kernels.simd import (
     GROUP_BYTES,
     INDEX,
-    constant_of,
-    declare,
+    address,
     lanes,
     load,
     load_at,
@@ -32,64 +33,43 @@ from fastrnn.numba_kernels.simd import (
     store_at,
 )
 from fastrnn.numba_kernels.target import registers
-from fastrnn.numba_kernels.tile import RUN
+from fastrnn.numba_kernels.tile import RUN, BlockType
 from fastrnn.numba_kernels.values import Value, broadcast
 
-__all__ = ["AHEAD", "Ahead", "ahead_tile", "begin_ahead", "can_ahead", "finish_ahead"]
+__all__ = ["AHEAD", "Ahead", "ahead_tile", "begin_ahead", "can_ahead", "columns_address", "finish_ahead", "run_columns"]
 
 AHEAD = 12  # time steps: 12 rows x 2 vectors of inputs fit beside the 4 or 6 sums of one row
 
-can_ahead = constant_of(lambda phase: int(registers().width == GROUP_BYTES and registers().number >= 32))
-"""Whether the target's registers hold both; then a vector is a group."""
+
+def can_ahead() -> bool:
+    """Whether the target's registers hold both; then a vector is a group."""
+    return registers().width == GROUP_BYTES and registers().number >= 32
 
 
 class _Columns:
-    """Builds the LLVM function of one shape of block: a switch over its groups U, loops over columns each.
+    """Builds the code of one shape of block: a switch over its groups U, loops over columns each.
 
     First columns of inputs beside columns of h, as many fmas of either kind; then those of inputs alone, then those of
     h alone.
     """
 
-    def __init__(self, module: ir.Module, phase: PhaseType, dtype: types.Float) -> None:
-        self.gates, self.lanes = phase.gates, GROUP_BYTES * 8 // dtype.bitwidth
-        element = ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType()
-        self.vector = ir.VectorType(element, self.lanes)
-        floats = element.as_pointer()
-        arguments = {
-            "groups": INDEX,  # U, or what is left of it in the last block
-            "both": INDEX,  # columns of inputs, each beside 2 * AHEAD / (U * G) of h,
-            "of_x": INDEX,  # of inputs alone,
-            "of_h": INDEX,  # and of h alone
-            "run": floats,  # INOUT [U][G][lanes]: sums over h
-            "h": floats,  # IN a value for each column of h
-            "w_h": floats,  # IN [columns][U][G][lanes]
-            "sums": floats,  # INOUT [AHEAD][2][lanes]: sums over x of two vectors of a block
-            "x": floats,  # IN AHEAD rows of a value for each column of x
-            "x_stride": INDEX,  # from row to row
-            "w_x": floats,  # IN the first of the two vectors of the first column of x,
-            "w_stride": INDEX,  # elements from column to column
-            "second": INDEX,  # and to the other vector
-        }
-        name = f"fastrnn.ahead.{dtype}.{phase.groups}.{phase.gates}"
-        self.function, is_new = declare(module, name, arguments)
-        if is_new:
-            vars(self).update(zip(arguments, self.function.args, strict=True))
-            self._build(phase.groups)
+    def __init__(self, block: BlockType, dtype: types.Float, arguments: dict[str, Any]) -> None:
+        self.gates, self.most_groups, self.lanes = block.gates, block.groups, GROUP_BYTES * 8 // dtype.bitwidth
+        self.vector = ir.VectorType(ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType(), self.lanes)
+        vars(self).update(arguments)
 
-    def _build(self, most: int) -> None:
-        builder = ir.IRBuilder(self.function.append_basic_block("entry"))
-        end = self.function.append_basic_block("end")
+    def build(self, builder: ir.IRBuilder) -> None:
+        end = builder.append_basic_block("end")
         for half in range(2):  # all rows at once would be compiled to code that spills
             with builder.if_then(builder.icmp_signed(">", self.of_x, INDEX(0))):
                 self._inputs(builder, range(half * AHEAD // 2, (half + 1) * AHEAD // 2))
         switch = builder.switch(self.groups, end)
-        for u in range(1, most + 1):
-            with builder.goto_block(self.function.append_basic_block(f"u{u}")):
+        for u in range(1, self.most_groups + 1):
+            with builder.goto_block(builder.append_basic_block(f"u{u}")):
                 switch.add_case(u, builder.block)
                 self._block(builder, u * self.gates)
                 builder.branch(end)
         builder.position_at_end(end)
-        builder.ret_void()
 
     def _block(self, builder: ir.IRBuilder, count: int) -> None:
         """Sum over h for `count` vectors, the first columns beside those of inputs."""
@@ -167,15 +147,49 @@ class _Columns:
 
 
 @intrinsic
-def _columns(typingctx, phase, groups, both, of_x, of_h, run, h, w_h, sums, x, x_stride, w_x, w_stride, second):
-    """Sum some columns; for the arguments see `_Columns`."""
-
+def _columns(typingctx, block, groups, both, of_x, of_h, run, h, w_h, sums, x, x_stride, w_x, w_stride, second):
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        builder.call(_Columns(builder.module, phase, run.dtype).function, args[1:])
+        of_h = ["groups", "both", "of_x", "of_h", "run", "h", "w_h"]
+        of_x = ["sums", "x", "x_stride", "w_x", "w_stride", "second"]
+        _Columns(block, run.dtype, dict(zip(of_h + of_x, args[1:], strict=True))).build(builder)
         return context.get_dummy_value()
 
     i, p = types.int64, run
-    return types.void(phase, i, i, i, i, p, p, p, p, p, i, p, i, i), codegen
+    return types.void(block, i, i, i, i, p, p, p, p, p, i, p, i, i), codegen
+
+
+@njit(cache=True)
+def run_columns(block, groups, both, of_x, of_h, run, h, w_h, sums, x, x_stride, w_x, w_stride, second):
+    """Sum some columns.
+
+    Parameters
+    ----------
+    block : BlockType
+        Shape of blocks: U groups of G gates.
+    groups : int
+        U, or what is left of it in the last block.
+    both, of_x, of_h : int
+        Columns of inputs, each beside 2 * AHEAD / (U * G) of h; of inputs alone; and of h alone.
+    run
+        [U][G][lanes], sums over h, read and written.
+    h, w_h
+        A value for each column of h; [columns][U][G][lanes].
+    sums
+        [AHEAD][2][lanes], sums over x of two vectors of a block, read and written.
+    x, x_stride
+        AHEAD rows of a value for each column of x; elements from row to row.
+    w_x, w_stride, second
+        The first of the two vectors of the first column of x; elements from column to column, and to the other vector.
+    """
+    _columns(block, groups, both, of_x, of_h, run, h, w_h, sums, x, x_stride, w_x, w_stride, second)
+
+
+@cache
+def columns_address(groups: int, gates: int, dtype: str) -> int:
+    """Compile the loops over columns of a shape of block; return what `calls.call_columns` calls."""
+    i, floats = types.int64, types.CPointer(getattr(types, dtype))
+    of_x = floats, floats, i, floats, i, i
+    return address_of(run_columns, BlockType(groups, gates), i, i, i, i, floats, floats, floats, *of_x)
 
 
 Ahead = namedtuple("Ahead", "step to part parts")
@@ -192,20 +206,20 @@ Where a block has but one vector, it is done twice: `second` is 0.
 
 
 @njit(forceinline=True)
-def _next_stretch(phase, packed, job, ahead):
+def _next_stretch(packed, job, ahead):
     n, inputs, column = lanes(packed.b), job.inputs, packed.line[2]
-    first = packed.line[0] * group_count(phase)
-    count = min(group_count(phase), job.padded // n - first) * gate_count(phase)  # vectors of the block
+    first = packed.line[0] * packed.groups
+    count = min(packed.groups, job.padded // n - first) * packed.gates  # vectors of the block
     vector = max(0, min(packed.line[1], count - 2))  # the last of an odd number goes with the one before it again
-    place = (first * gate_count(phase) + vector) * n
+    place = (first * packed.gates + vector) * n
     return _Stretch(
         min(inputs - column, RUN - column % RUN),
-        move(packed.w_x, (first * gate_count(phase) * inputs + column * count + vector) * n),
+        move(packed.w_x, (first * packed.gates * inputs + column * count + vector) * n),
         count * n,
         n if count > 1 else 0,
         move(job.x.base, job.x.offsets[0] + ahead.step * job.dx + column),
         move(packed.b, place),
-        move(packed.buffer, ahead.to * job.padded * gate_count(phase) + place),
+        move(packed.buffer, ahead.to * job.padded * packed.gates + place),
     )
 
 
@@ -246,24 +260,25 @@ def begin_ahead(packed):
 
 
 @njit(forceinline=True)  # a call would copy the whole job to the stack
-def ahead_tile(phase, packed, job, ahead, groups, depth, start, apart, h, w_h):
+def ahead_tile(packed, job, ahead, groups, depth, start, apart, h, w_h):
     """Sum one row of one block over h as `tile` does, into job.sums; take columns of inputs while there is h beside."""
-    n, gates = lanes(packed.b), gate_count(phase)
-    count, blocks = groups * gates, (job.padded // n + group_count(phase) - 1) // group_count(phase)
+    n, gates = lanes(packed.b), packed.gates
+    count = groups * gates
     beside = 2 * AHEAD // count  # columns of h to one of inputs
     run = move(job.sums, count * n)  # where a second row's sums would be
     k = 0
     while k < depth:
         end, is_first = min(k + RUN, depth), k == 0
         _clear(run, count)
-        while end - k >= beside and packed.line[0] < blocks:
-            part = _next_stretch(phase, packed, job, ahead)
+        while end - k >= beside and packed.line[0] < packed.blocks:
+            part = _next_stretch(packed, job, ahead)
             both = min(part.columns, (end - k) * count // (2 * AHEAD))  # without a division
             left = end - k - both * beside
             left = left if left < beside else 0  # columns of h that are too few for one more of inputs
             a, w, sums = move(h, k), move(w_h, k * count * n), packed.ahead_sums
-            _columns(
-                phase, groups, both, 0, left, run, a, w, sums, part.x, job.dx, part.w, part.w_stride, part.second
+            call_columns(
+                packed.columns, groups, both, 0, left, run, a, w,
+                sums, part.x, job.dx, part.w, part.w_stride, part.second,
             )  # fmt: skip
             if both == part.columns:
                 _join_run(packed.line, packed.ahead_sums, job.inputs, job.padded * gates, part)
@@ -272,23 +287,25 @@ def ahead_tile(phase, packed, job, ahead, groups, depth, start, apart, h, w_h):
             k += both * beside + left
         if k < end:
             a, w = move(h, k), move(w_h, k * count * n)
-            _columns(phase, groups, 0, 0, end - k, run, a, w, run, run, 0, run, 0, 0)
+            call_columns(packed.columns, groups, 0, 0, end - k, run, a, w, run, run, 0, run, 0, 0)
         k = end
-        for v in range(count):
-            before = move(start if is_first else job.sums, v * n)
-            if is_first and flag(phase, "apart") and v % gates == gates - 1:
-                before = move(apart, v // gates * n)
-            store(job.sums, v * n, load(before, 0) + load(run, v * n))
+        for q in range(groups):
+            for gate in range(gates):
+                place = (q * gates + gate) * n
+                before = move(start if is_first else job.sums, place)
+                if is_first and gate == gates - 1 and address(apart):
+                    before = move(apart, q * n)
+                store(job.sums, place, load(before, 0) + load(run, place))
 
 
 @njit()
-def finish_ahead(phase, packed, job, ahead):
+def finish_ahead(packed, job, ahead):
     """Take all that is left of the line."""
-    blocks = (job.padded // lanes(packed.b) + group_count(phase) - 1) // group_count(phase)
-    while packed.line[0] < blocks:
-        part = _next_stretch(phase, packed, job, ahead)
+    while packed.line[0] < packed.blocks:
+        part = _next_stretch(packed, job, ahead)
         sums = packed.ahead_sums
-        _columns(
-            phase, 0, 0, part.columns, 0, sums, part.x, part.w, sums, part.x, job.dx, part.w, part.w_stride, part.second
-        )
-        _join_run(packed.line, sums, job.inputs, job.padded * gate_count(phase), part)
+        call_columns(
+            packed.columns, 0, 0, part.columns, 0, sums, part.x, part.w,
+            sums, part.x, job.dx, part.w, part.w_stride, part.second,
+        )  # fmt: skip
+        _join_run(packed.line, sums, job.inputs, job.padded * packed.gates, part)

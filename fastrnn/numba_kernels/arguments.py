@@ -18,6 +18,9 @@ from fastrnn.numba_kernels.inside import (
     COLUMN,
     FORWARD,
     INPUTS,
+    IS_STATE,
+    IS_X,
+    IS_Y,
     NETWORK,
     OUTPUTS,
     PACKED,
@@ -33,8 +36,7 @@ from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX, address, data, intege
 
 __all__ = ["forward", "init_state", "reset", "sigmoid", "softmax", "step", "tanh"]
 
-_SOFTMAX = Kind("dense", "softmax")
-_X, _Y = 0, 1  # what `inside.refuse` is told; from 4 on h and c of each recurrent part
+_SOFTMAX = Kind("softmax")
 
 
 # Types: errors when the caller's function is compiled -----------------------------------------------------------------
@@ -101,12 +103,12 @@ def _axes_of_x(w: Any, x: Any, steps: int) -> int:
 
 
 @njit()
-def _refuse(like, table, now, what, shape):
+def _refuse(table, now, what, shape):
     """Raise what is wrong with a shape."""
     now[0], now[1] = what, len(shape)
     for i in range(len(shape)):
         now[2 + i] = shape[i]
-    call(table[REFUSE], like, address(table), address(now))
+    call(table[REFUSE], table, address(table), address(now))
 
 
 @cache
@@ -124,7 +126,7 @@ def _locator(steps: bool, ids: bool, batch: bool) -> Any:
         else:
             now[X], now[IDS] = x[0], 0
             if x[1 + last] != table[INPUTS]:
-                _refuse(like, table, now, _X, x[1:stride])
+                _refuse(table, now, IS_X, x[1:stride])
             now[COLUMN] = x[stride + last] // unit
         if steps:
             now[TIME], now[STEPS] = x[stride] // unit, x[1]
@@ -180,7 +182,7 @@ def _states(counts: tuple[int, ...], batch: bool) -> Any:
     places, each = [], 3 + batch  # numbers of an array
     for k, count in enumerate(counts):
         for i in range(count):
-            places.append((PACKED + NETWORK * k, 1 + i, CALL + 2 * k + i, 4 + 2 * k + i))
+            places.append((PACKED + NETWORK * k, 1 + i, CALL + 2 * k + i, IS_STATE + 2 * k + i))
     put: Any = None
     for n in reversed(range(len(places))):
         put = _putter(*places[n], n * each, batch, put)
@@ -196,9 +198,9 @@ def _putter(part: int, size: int, place: int, what: int, at: int, batch: bool, a
         wrong = flat[at + 1] != table[part] or flat[last] != table[part + size]
         if batch:
             if wrong or flat[at + 2] != now[COUNT]:
-                _refuse(like, table, now, what, (flat[at + 1], flat[at + 2], flat[last]))
+                _refuse(table, now, what, (flat[at + 1], flat[at + 2], flat[last]))
         elif wrong:
-            _refuse(like, table, now, what, (flat[at + 1], flat[last]))
+            _refuse(table, now, what, (flat[at + 1], flat[last]))
         now[place] = flat[at]
         if after is not None:
             after(like, table, now, flat)
@@ -230,7 +232,7 @@ def _caller(timed: bool, ids: bool, batch: bool, single: bool, states: tuple[int
         if batch:
             wrong = wrong or y[last - 1] != now[COUNT]
         if wrong:
-            _refuse(like, table, now, _Y, y[1:])
+            _refuse(table, now, IS_Y, y[1:])
         put(like, table, now, state)
         now[OUT], now[STATES], now[TURN] = y[0], address(move(now, CALL)), 0
         call(table[function], like, address(table), place)

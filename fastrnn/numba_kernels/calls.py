@@ -13,7 +13,19 @@ from numba.core.extending import intrinsic
 
 from fastrnn.numba_kernels.simd import INDEX
 
-__all__ = ["address_of", "call", "call_dense", "call_part", "call_rows", "compiled", "stack"]
+__all__ = [
+    "address_of",
+    "call",
+    "call_columns",
+    "call_dense",
+    "call_function",
+    "call_gates",
+    "call_part",
+    "call_rows",
+    "call_tile",
+    "compiled",
+    "stack",
+]
 
 
 def compiled(entry: Any, *signature: Any) -> Callable[..., None]:
@@ -44,26 +56,36 @@ def _call(context: Any, builder: Any, address: Any, kinds: tuple[Any, ...], args
     return context.get_dummy_value()
 
 
-def _call_any_kind(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """IR of a call with a Kind as first argument, which has no data, so that any will do."""
+def _call_address(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """IR of a call of what the first argument points at."""
+    return _call(context, builder, args[0], sig.args[1:], args[1:])
+
+
+def _call_any(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """IR of a call with one more argument at first, which is only a type: it has no data, so that any will do.
+
+    What is called raises nothing, and its status is not looked at: it is called in the innermost loops.
+    """
+    kinds = types.voidptr, *sig.args[1:]
+    function = context.call_conv.get_function_type(types.none, kinds)
     nothing = ir.Constant(context.get_argument_type(types.voidptr), None)
-    return _call(context, builder, args[0], (types.voidptr, *sig.args[1:]), [nothing, *args[1:]])
+    given = context.get_arg_packer(kinds).as_arguments(builder, [nothing, *args[1:]])
+    result = cgutils.alloca_once(builder, function.args[0].pointee)  # None
+    no_exception = ir.Constant(function.args[1], None)
+    builder.call(builder.inttoptr(args[0], function.as_pointer()), [result, no_exception, *given])
+    return context.get_dummy_value()
 
 
 @intrinsic
 def call(typingctx, address, like, first, second):
     """Call a function of ``(like, int64, int64)``."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _call(context, builder, args[0], sig.args[1:], args[1:])
-
-    return types.none(types.int64, like, types.int64, types.int64), codegen
+    return types.none(types.int64, like, types.int64, types.int64), _call_address
 
 
 @intrinsic
 def call_part(typingctx, address, like, first, second):
-    """Call a function of ``(kind, like, int64, int64)``."""
-    return types.none(types.int64, like, types.int64, types.int64), _call_any_kind
+    """Call a compiled `chain.advance` or `advance_dense`, whatever its phases."""
+    return types.none(types.int64, like, types.int64, types.int64), _call_any
 
 
 @intrinsic
@@ -82,13 +104,46 @@ def stack(typingctx, size):
 def call_rows(
     typingctx, address, numbers, x, h, c, y, h_out, c_out, ids, step, row, order, lengths, between, work, first, every
 ):  # fmt: skip
-    """Call a compiled `layers.run_rows`, whatever its Kind."""
+    """Call a compiled `layers.run_rows`, whatever its phases."""
     i = types.int64
-    return types.none(i, i, x, h, c, y, h_out, c_out, *[i] * 9), _call_any_kind
+    return types.none(i, i, x, h, c, y, h_out, c_out, *[i] * 9), _call_any
 
 
 @intrinsic
 def call_dense(typingctx, address, numbers, x, out, tile_rows, work):
-    """Call a compiled `dense.run_dense`, whatever its Kind."""
+    """Call a compiled `dense.run_dense`."""
     i = types.int64
-    return types.none(i, i, x, out, i, i), _call_any_kind
+    return types.none(i, i, x, out, i, i), _call_address
+
+
+@intrinsic
+def call_function(typingctx, address, source, target, count, group):
+    """Call a compiled `dense.run_function`, whatever its Kind."""
+    i, p = types.int64, source
+    return types.none(i, p, p, i, p), _call_any
+
+
+@intrinsic
+def call_tile(typingctx, address, rows, groups, depth, start, start_stride, apart, out, out_stride, a, offsets, w):
+    """Call a compiled `tile.run_tile`, whatever its shape of block."""
+    i, p = types.int64, start
+    return types.none(i, i, i, i, p, i, p, p, i, p, offsets, p), _call_any
+
+
+@intrinsic
+def call_columns(
+    typingctx, address, groups, both, of_x, of_h, run, h, w_h, sums, x, x_stride, w_x, w_stride, second
+):  # fmt: skip
+    """Call a compiled `ahead.run_columns`, whatever its shape of block."""
+    i, p = types.int64, run
+    return types.none(i, i, i, i, i, p, p, p, p, p, i, p, i, i), _call_any
+
+
+@intrinsic
+def call_gates(
+    typingctx, address, rows, first, end, units, gates, sums, stride, x_sums, x_stride, cells, padded, old, old_at, new,
+    new_at,
+):  # fmt: skip
+    """Call a compiled `phases.run_gates`, whatever its phase and activation."""
+    i, p = types.int64, sums
+    return types.none(i, i, i, i, i, i, p, i, p, i, p, i, p, old_at, p, new_at), _call_any

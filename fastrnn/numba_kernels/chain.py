@@ -1,7 +1,7 @@
 """One time step through a chain: recurrent and dense layers, each fed by the one before, as in src_kernels/_chain.pxi.
 
-A chain is a table of numbers, each part with the address of what does its step: `advance`, compiled for a kind of
-layers, or `advance_dense`, for a function of rows. So `walk` is compiled once, whatever the chain, and allocates
+A chain is a table of numbers, each part with the address of what does its step: `advance` or
+`advance_dense`. So `walk` is compiled once, whatever the chain, and allocates
 nothing.
 """
 
@@ -9,11 +9,11 @@ from numba import int64, prange
 
 from fastrnn.numba_kernels.ahead import Ahead
 from fastrnn.numba_kernels.calls import call_part
-from fastrnn.numba_kernels.dense import DENSE_GROUPS, Matrix, dense
+from fastrnn.numba_kernels.dense import DENSE_GROUPS, dense, matrix_at
 from fastrnn.numba_kernels.door import njit
 from fastrnn.numba_kernels.forward import Job, take_step
-from fastrnn.numba_kernels.gemm import Rows, packed_at
-from fastrnn.numba_kernels.layers import HEADER, TILE_GROUPS, has_c
+from fastrnn.numba_kernels.gemm import PHASE_NUMBERS, Rows, packed_at
+from fastrnn.numba_kernels.layers import EMBEDDING, HAS_C, HEADER, TILE_GROUPS
 from fastrnn.numba_kernels.simd import (
     GROUP_BYTES,
     data,
@@ -56,10 +56,10 @@ def _copy(source, target, count):
 
 
 @njit(cache=True)
-def advance(kind, like, numbers, step):
+def advance(phases, like, numbers, step):
     """Take one step through the layers of a network, whose state changes in place."""
     table, now = integers(numbers), integers(step)
-    layers, inputs, hidden, state, embedding = table[0], table[2], table[3], table[4], table[HEADER - 1]
+    layers, inputs, hidden, state, embedding = table[0], table[2], table[3], table[4], table[EMBEDDING]
     ids, rows, count, streams = integers(now[IDS]), integers(now[ROWS]), now[COUNT], now[STREAMS]
     states = integers(now[STATES])
     h, c = pointer(like, states[0]), pointer(like, states[1])
@@ -81,11 +81,11 @@ def advance(kind, like, numbers, step):
             place = layer * streams + (rows[i] if now[ROWS] else i)
             x_at[i] = (ids[i] if by_ids else i) * x_stride
             y_at[i], h_at[i], inner_at[i] = i * state, place * state, i * padded
-            if has_c(kind):
+            if table[HAS_C]:
                 own, mine = move(cells, i * padded), move(c, place * hidden)
                 for k in range(0, hidden, wide):
                     store(own, k, load_some(move(mine, k), hidden - k))
-        at = HEADER + 8 * layer
+        at = HEADER + 2 * PHASE_NUMBERS * layer
         job = Job(
             inputs if layer == 0 else state,
             hidden,
@@ -106,30 +106,29 @@ def advance(kind, like, numbers, step):
             sums,
             x_sums,
             packed_at(like, table, at, like, spare, like),
-            packed_at(like, table, at + 4, like, spare, like),
+            packed_at(like, table, at + PHASE_NUMBERS, like, spare, like),
             spare,
             ids,
         )
-        take_step(kind, job, job.h, now[TURN], count, int64(-1), Ahead(int64(-1), none, none, none))
+        take_step(phases, job, job.h, now[TURN], count, int64(-1), Ahead(int64(-1), none, none, none))
         for i in range(count):
             place = layer * streams + (rows[i] if now[ROWS] else i)
             _copy(move(target, i * state), move(h, place * state), state)
-            if has_c(kind):
+            if table[HAS_C]:
                 _copy(move(cells, i * padded), move(c, place * hidden), hidden)
         x, x_stride, by_ids = target, state, False
 
 
 @njit(cache=True)
-def advance_dense(kind, like, numbers, step):
-    """Take one step through a dense layer."""
+def advance_dense(phases, like, numbers, step):
+    """Take one step through a dense layer, with the arguments of `advance`."""
     table, now = integers(numbers), integers(step)
     ids, count, stride = integers(now[IDS]), now[COUNT], now[X_STRIDE]
     offsets = integers(now[WORK] + DENSE_GROUPS * GROUP_BYTES)
     for i in range(count):
         offsets[i] = (ids[i] if now[IDS] else i) * stride
-    matrix = Matrix(pointer(like, table[2]), pointer(like, table[3]), table[0], table[1])
     x, out, group = Rows(pointer(like, now[X]), offsets), pointer(like, now[OUT]), pointer(like, now[WORK])
-    dense(kind, matrix, x, count, out, table[1], group)
+    dense(matrix_at(like, table), x, count, out, table[1], group)
 
 
 @njit()

@@ -1,13 +1,16 @@
 """Dense layers, f(b + W x), and the functions of a row: as in src_kernels/dense.h. Entry points."""
 
 from collections import namedtuple
+from functools import cache
 
 import numpy as np
+from numba.core import types
 
 from fastrnn.numba_kernels.activations import activation, exp_minus, log_reduced, to_normal
+from fastrnn.numba_kernels.calls import address_of, call_function, call_tile
 from fastrnn.numba_kernels.door import njit, overload
 from fastrnn.numba_kernels.gemm import Rows
-from fastrnn.numba_kernels.phases import group_count
+from fastrnn.numba_kernels.kind import KindType
 from fastrnn.numba_kernels.rnn import RNN
 from fastrnn.numba_kernels.simd import (
     GROUP_BYTES,
@@ -26,21 +29,32 @@ from fastrnn.numba_kernels.simd import (
     where_less,
     width,
 )
-from fastrnn.numba_kernels.tile import MOST_ROWS, height, tile
+from fastrnn.numba_kernels.tile import MOST_ROWS, height, tile_count
 
-__all__ = ["DENSE_GROUPS", "Matrix", "activate", "dense", "run_activation", "run_dense"]
+__all__ = [
+    "DENSE_GROUPS",
+    "activate",
+    "dense",
+    "function_address",
+    "matrix_at",
+    "run_activation",
+    "run_dense",
+    "run_function",
+]
 
 _LOG_SPLIT = 2.0**0.5  # the larger half of the significands is halved once more
 _MOST_HALVINGS = 64  # no total is larger than a count of numbers; an infinite one ends too
 
-DENSE_GROUPS = 1 + MOST_ROWS * RNN.type.groups
+_BLOCK = RNN.groups
+
+DENSE_GROUPS = 1 + MOST_ROWS * _BLOCK
 """Groups of workspace that `dense` takes: one for the virtual lanes, and the sums of a tile."""
 
-Matrix = namedtuple("Matrix", "w b inputs outputs")
-"""Pointers to packed weights, and K and V."""
+Matrix = namedtuple("Matrix", "w b inputs outputs tile most function is_linear")
+"""Pointers to packed weights; K and V; what `call_tile` calls, and the rows of the highest tile; what `call_function`
+calls, and whether that only copies."""
 
 _is_log = constant_of(lambda kind: kind.activation == "log_softmax")
-_is_linear = constant_of(lambda kind: kind.activation == "linear")
 
 
 @njit(forceinline=True)
@@ -126,7 +140,7 @@ def _activate(kind, source, target, count, group):
 
 
 @njit()
-def dense(kind, matrix, x, rows, out, out_stride, group):
+def dense(matrix, x, rows, out, out_stride, group):
     """Write f(b + W x) for some rows.
 
     Sums are written where results belong, but those of a padded block behind `group`. Those of a row of one block are
@@ -135,48 +149,69 @@ def dense(kind, matrix, x, rows, out, out_stride, group):
     n, wide = lanes(group), width(group)
     groups = (matrix.outputs + n - 1) // n
     sums, null = move(group, n), pointer(group, 0)
-    for q in range(0, groups, group_count(RNN)):
-        here = min(group_count(RNN), groups - q)
+    for q in range(0, groups, _BLOCK):
+        here = min(_BLOCK, groups - q)
         left = matrix.outputs - q * n
         b, w = move(matrix.b, q * n), move(matrix.w, q * n * matrix.inputs)
-        row = 0
+        row, tiles = 0, tile_count(rows, matrix.most)
         while row < rows:
-            m = height(RNN, rows - row)
+            m = height(rows - row, tiles)
             target, offsets = move(out, row * out_stride + q * n), move(x.offsets, row)
-            whole = left >= here * n and groups > group_count(RNN)
+            whole = left >= here * n and groups > _BLOCK
             to, stride = (target, out_stride) if whole else (sums, here * n)
-            tile(RNN, m, here, matrix.inputs, b, 0, null, to, stride, x.base, offsets, w)
+            call_tile(matrix.tile, m, here, matrix.inputs, b, 0, null, to, stride, x.base, offsets, w)
             for j in range(0 if whole else m):
                 if q == 0:
-                    activate(kind, move(sums, j * stride), move(target, j * out_stride), left, group)
+                    call_function(matrix.function, move(sums, j * stride), move(target, j * out_stride), left, group)
                 else:
                     for k in range(0, left, wide):
                         store_some(move(target, j * out_stride + k), load(sums, j * stride + k), left - k)
             row += m
-    if not _is_linear(kind) and groups > group_count(RNN):
+            tiles -= 1
+    if not matrix.is_linear and groups > _BLOCK:
         for row in range(rows):
             at = move(out, row * out_stride)
-            activate(kind, at, at, matrix.outputs, group)
+            call_function(matrix.function, at, at, matrix.outputs, group)
+
+
+@njit(forceinline=True)
+def matrix_at(like, table):
+    """The matrix that the numbers of a dense layer describe."""
+    w, b = pointer(like, table[2]), pointer(like, table[3])
+    return Matrix(w, b, table[0], table[1], table[4], table[5], table[6], table[7] != 0)
 
 
 @njit(cache=True)
-def run_dense(kind, addresses, x, out, tile_rows, work):
+def run_dense(addresses, x, out, tile_rows, work):
     """Run all rows, `tile_rows` of them at a time; `work` is for `DENSE_GROUPS` and their offsets."""
     table = integers(addresses)
     like = data(x)
     x_row, out_row = x.strides[0] // x.itemsize, out.strides[0] // out.itemsize
     offsets = integers(work + DENSE_GROUPS * GROUP_BYTES)
-    matrix = Matrix(pointer(like, table[2]), pointer(like, table[3]), table[0], table[1])
+    matrix = matrix_at(like, table)
     for first in range(0, x.shape[0], tile_rows):
         rows = min(tile_rows, x.shape[0] - first)
         for i in range(rows):
             offsets[i] = (first + i) * x_row
-        dense(kind, matrix, Rows(like, offsets), rows, move(data(out), first * out_row), out_row, pointer(like, work))
+        dense(matrix, Rows(like, offsets), rows, move(data(out), first * out_row), out_row, pointer(like, work))
 
 
 @njit(cache=True)
-def run_activation(kind, x, out, work):
+def run_function(kind, source, target, count, group):
+    """Write the function of a Kind of one row, which may be its own target; `group` is for the virtual lanes."""
+    activate(kind, source, target, count, group)
+
+
+@cache
+def function_address(activation: str, dtype: str) -> int:
+    """Compile a function of a row; return what `calls.call_function` calls."""
+    floats = types.CPointer(getattr(types, dtype))
+    return address_of(run_function, KindType(activation), floats, floats, types.int64, floats)
+
+
+@njit(cache=True)
+def run_activation(function, x, out, work):
     """Write a function of the rows of x, which may be out; `work` is for a group."""
     size, group = x.shape[1], pointer(data(x), work)
     for row in range(x.shape[0]):
-        activate(kind, move(data(x), row * size), move(data(out), row * size), size, group)
+        call_function(function, move(data(x), row * size), move(data(out), row * size), size, group)

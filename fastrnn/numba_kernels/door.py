@@ -6,7 +6,8 @@
   ``forceinline`` is LLVM's and safe.
 - ``cache=True`` raises where no directory can be written. Then there is no cache.
 - The disk cache looks at the time stamp of one file only, and a user's own cached function keeps old kernels after an
-  upgrade. So entry points take an argument whose Numba type has `STAMP` in its name: other kernels, other types.
+  upgrade. So entry points, and the Numba types of packed weights and Kinds, have `STAMP` in their names: other kernels,
+  other files and other types.
 """
 
 from collections.abc import Callable
@@ -40,6 +41,7 @@ def njit(
 
     def decorate(function: Callable[..., Any]) -> Any:
         if cache:
+            function.__qualname__ += f".{STAMP}"
             try:
                 return numba.njit(cache=True, **options)(function)
             except RuntimeError:  # "no locator available": nowhere to write

@@ -12,7 +12,7 @@ __all__ = ["Sampling", "pick"]
 
 Sampling = namedtuple("Sampling", "temperature top_k top_p")
 
-_SOFTMAX = Kind("dense", "softmax")
+_SOFTMAX = Kind("softmax")
 _FIRST_FACTOR, _SECOND_FACTOR = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _27, _30, _31, _11 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(11)  # an int would make the result a float

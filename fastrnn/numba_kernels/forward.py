@@ -1,22 +1,28 @@
 """The loop over time, alike for all cells: inputs are projected for a tile of time steps, then the steps follow."""
 
 from collections import namedtuple
-from collections.abc import Callable
-from typing import Any
 
 from numba import int64
-from numba.core.extending import intrinsic
 
 from fastrnn.numba_kernels.ahead import AHEAD, Ahead, can_ahead
 from fastrnn.numba_kernels.door import njit
 from fastrnn.numba_kernels.gemm import Rows, project, walk
 from fastrnn.numba_kernels.gru import GRU, GRU_NEW, GRU_RESET
+from fastrnn.numba_kernels.kind import has_two
 from fastrnn.numba_kernels.lstm import LSTM, LSTM_PROJ, PROJECT
-from fastrnn.numba_kernels.phases import Phase, gate_count
 from fastrnn.numba_kernels.rnn import RNN
-from fastrnn.numba_kernels.simd import GROUP_BYTES, constant_of, integers, lanes, move
+from fastrnn.numba_kernels.simd import GROUP_BYTES, integers, lanes, move
 
-__all__ = ["MANY_ROWS", "TILE_ROWS", "VARIANTS", "Job", "Sizes", "forward", "tabulate", "take_step"]
+__all__ = [
+    "MANY_ROWS",
+    "TILE_ROWS",
+    "VARIANTS",
+    "Job",
+    "Sizes",
+    "forward",
+    "take_step",
+    "waits_for_weights",
+]
 
 VARIANTS = {
     "rnn": (RNN,),
@@ -67,29 +73,18 @@ Sizes = namedtuple("Sizes", "inputs hidden")
 """What `project` takes of a `Job`."""
 
 
-def _phase_of(choose: Callable[[str], Phase]) -> Any:
-    """Make an intrinsic of a Kind that gives one of its phases."""
-
-    @intrinsic
-    def phase(typingctx, kind):
-        return choose(kind.variant).type(kind), lambda context, builder, sig, args: context.get_dummy_value()
-
-    return phase
-
-
-_first = _phase_of(lambda variant: VARIANTS[variant][0])
-_last = _phase_of(lambda variant: VARIANTS[variant][-1])
-_last_with_x = _phase_of(lambda variant: [p for p in VARIANTS[variant] if not p.type.flags["projects"]][-1])
-_has_second = constant_of(lambda kind: len(VARIANTS[kind.variant]) > 1)
-_second_has_x = constant_of(lambda kind: kind.variant == "gru_before")
+def waits_for_weights(variant: str, hidden: int, state: int, itemsize: int) -> bool:
+    """Whether one row waits for W_hh from the outer caches, and the target can project inputs on the way."""
+    row = -(-hidden * itemsize // GROUP_BYTES) * VARIANTS[variant][0].gates * GROUP_BYTES
+    return can_ahead() and row * state > AHEAD_LEAST
 
 
 @njit()
-def _waits_for_weights(phase, job):
-    """Whether one row waits for weights from the outer caches, so that it can project inputs on the way."""
-    row = (job.hidden + lanes(job.first.b) - 1) // lanes(job.first.b) * gate_count(phase) * GROUP_BYTES
+def _looks_ahead(job):
+    """Whether inputs are projected on the way of a row's steps."""
+    row = (job.hidden + lanes(job.first.b) - 1) // lanes(job.first.b) * job.first.gates * GROUP_BYTES
     few = job.rows == 1 and not job.ids and job.steps >= 2 * AHEAD and job.inputs >= AHEAD_INPUTS
-    return few and row * job.state > AHEAD_LEAST and row * (job.state + job.inputs) <= AHEAD_MOST
+    return job.first.columns != 0 and few and row * (job.state + job.inputs) <= AHEAD_MOST
 
 
 @njit()
@@ -102,21 +97,25 @@ def _x_at(job, row, step):
 
 
 @njit(forceinline=True)
-def take_step(kind, job, h, step, rows, at, ahead):
-    """One time step from state h: all phases; the arguments are those of `walk`."""
-    walk(_first(kind), kind, job.first, job, h, step, rows, at, ahead)
-    if _has_second(kind):
-        walk(_last(kind), kind, job.second, job, h, step, rows, at, ahead)
+def take_step(phases, job, h, step, rows, at, ahead):
+    """One time step from state h; the other arguments are those of `walk`.
+
+    Where there is a second phase, it multiplies what the first one leaves in the workspace: m or r*h.
+    """
+    y = Rows(move(job.y.base, step * job.dy), job.y.offsets)
+    new = job.inner if has_two(phases) else y
+    walk(job.first, job, h, job.state, h, new, job.hidden, step, rows, at, ahead)
+    if has_two(phases):
+        walk(job.second, job, job.inner, job.hidden, h, y, job.state, step, rows, at, ahead)
 
 
 @njit()
-def forward(kind, job):
+def forward(phases, job):
     """Run all steps of a job, every row as far as it goes."""
-    first = _first(kind)
     step, rows = int64(0), job.rows  # a bare 0 is a type of its own, for which Numba compiles everything once more
     h = job.h  # the state before a step: y holds it, but for the first
     end, at = 0, -1  # inputs are projected up to this step; the next ones start at this row of the buffer
-    looks_ahead = can_ahead(first) and _waits_for_weights(first, job)
+    looks_ahead = _looks_ahead(job)
     ahead, half, since = Ahead(-1, 0, 0, 0), 0, 0
     while step < job.steps:
         while job.lengths[rows - 1] <= step:
@@ -137,9 +136,9 @@ def forward(kind, job):
                 while end < job.steps and job.lengths[live - 1] <= end:
                     live -= 1
             x = Rows(job.x.base, job.list)
-            project(first, job.first, job, x, count)
-            if _second_has_x(kind):
-                project(_last_with_x(kind), job.second, job, x, count)
+            project(job.first, job, x, count)
+            if has_two(phases) and job.second.has_x:
+                project(job.second, job, x, count)
             at = 0
         elif step == end:
             end, at = end + 1, -1
@@ -148,17 +147,8 @@ def forward(kind, job):
         if job.ids and at < 0:
             for row in range(rows):
                 job.numbered[row] = _x_at(job, row, step)
-        take_step(kind, job, h, step, rows, at, ahead)
+        take_step(phases, job, h, step, rows, at, ahead)
         h = Rows(move(job.y.base, step * job.dy), job.y.offsets)
         step += 1
         if at >= 0:
             at += rows
-
-
-@njit()
-def tabulate(kind, second, packed, sizes, x, rows):
-    """Write a table, the buffer of `packed`: b + W_ih x of the first phase, or of the second, for so many rows of x."""
-    if not second:
-        project(_first(kind), packed, sizes, x, rows)
-    elif _second_has_x(kind):
-        project(_last_with_x(kind), packed, sizes, x, rows)

@@ -33,5 +33,5 @@ def gru_new_gates(kind, sums, x_sums, cell, old, new, count):
 
 
 GRU = Phase("gru", gru_gates, groups=2, gates=3, apart=True)
-GRU_RESET = Phase("gru_reset", gru_reset_gates, groups=2, gates=2, gives_inner=True)
-GRU_NEW = Phase("gru_new", gru_new_gates, groups=4, gates=1, takes_inner=True)
+GRU_RESET = Phase("gru_reset", gru_reset_gates, groups=2, gates=2)
+GRU_NEW = Phase("gru_new", gru_new_gates, groups=4, gates=1)

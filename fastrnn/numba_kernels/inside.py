@@ -7,13 +7,16 @@ not reach in, and its cache holds no kernel that an upgrade would leave behind.
 import numpy as np
 from numba import carray
 
-from fastrnn.numba_kernels.calls import call_dense, call_rows, stack
+from fastrnn.numba_kernels.calls import call, call_dense, call_rows, stack
 from fastrnn.numba_kernels.chain import COUNT, IDS, OUT, ROWS, STATES, STEP, STREAMS, TURN, WORK, X_STRIDE, X, walk
 from fastrnn.numba_kernels.door import njit
 from fastrnn.numba_kernels.simd import GROUP_BYTES, address, data, integers, itemsize, move, pointer
 
 __all__ = [
     "CALL",
+    "IS_STATE",
+    "IS_X",
+    "IS_Y",
     "NETWORK",
     "PACKED",
     "PART_FORWARD",
@@ -49,37 +52,51 @@ _STACK_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 17  # that a part hands to the next at a time: they stay in the nearer caches
 
 
+class ArgumentError(ValueError):
+    """A ValueError in words that Numba would take seconds to compile, from the numbers that `refuse` has."""
+
+    def __init__(self, what: int, axes: int, *numbers: int) -> None:
+        given, (inputs, outputs, vocab, rows, *sizes) = numbers[:axes], numbers[_MOST_AXES:]
+        if what == IS_X:
+            message = f"x is {given}, expected I = {inputs} as its last axis"
+        elif what == IS_Y:
+            message = f"y is {given}, expected the axes of x before the last, then {outputs}"
+        elif what == IS_ID:
+            message = f"x must hold ids in 0..{vocab - 1}, got {given}"
+        else:
+            name, wanted = "hc"[what % 2], "B, size" if axes == _MOST_AXES else "size"
+            message = (
+                f"{name} of state is {given}, expected L*D, {wanted} with L*D = {rows}, size = {sizes[what % 2]} and"
+                " x's B: make it with jit.init_state"
+            )
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[ValueError], tuple[object, ...]]:
+        return ValueError, self.args
+
+
+IS_X, IS_Y, IS_ID, IS_STATE = 0, 1, 2, 4
+"""What is wrong, as `refuse` is told; after IS_STATE h and c of each recurrent part."""
+_MOST_AXES = 3
+
+
 @njit(cache=True)
-def refuse(like, table, call):
+def refuse(like, table, told):
     """Raise what is wrong with the shape of an argument: which one, its number of axes, and the axes."""
-    given, now = integers(table), integers(call)
-    what, axes = now[0], now[1]
-    shape = "("
-    for i in range(axes):
-        shape += str(now[2 + i]) + ("," if axes == 1 else ", " if i < axes - 1 else "")
-    shape += ")"
-    if what == 0:
-        raise ValueError("x is " + shape + ", expected I = " + str(given[INPUTS]) + " as its last axis")
-    if what == 1:
-        raise ValueError("y is " + shape + ", expected the axes of x before the last, then " + str(given[OUTPUTS]))
-    if what == 2:
-        raise ValueError("x must hold ids in 0.." + str(given[VOCAB] - 1) + ", got " + shape)
-    part = move(given, PACKED + NETWORK * (what // 2 - 2))
-    name, size = ("h", part[1]) if what % 2 == 0 else ("c", part[2])
-    wanted = ", B, " if axes == 3 else ", "
-    raise ValueError(
-        name + " of state is " + shape + ", expected L*D" + wanted + "size with L*D = " + str(part[0]) + ", size = "
-        + str(size) + " and x's B: make it with jit.init_state"
-    )  # fmt: skip
+    given, now = integers(table), integers(told)
+    what = now[0]
+    part = move(given, PACKED + NETWORK * max(0, (what - IS_STATE) // 2))
+    inputs, outputs, vocab = given[INPUTS], given[OUTPUTS], given[VOCAB]
+    raise ArgumentError(what, now[1], now[2], now[3], now[4], inputs, outputs, vocab, part[0], part[1], part[2])
 
 
 @njit()
 def _check_ids(like, table, ids, count, stride):
-    now = integers(stack(24))
+    given, now = integers(table), integers(stack(8 * (2 + _MOST_AXES)))
     for i in range(count):
-        if ids[i * stride] < 0 or ids[i * stride] >= integers(table)[VOCAB]:
-            now[0], now[1], now[2] = 2, 1, ids[i * stride]
-            refuse(like, table, address(now))
+        if ids[i * stride] < 0 or ids[i * stride] >= given[VOCAB]:
+            now[0], now[1], now[2] = IS_ID, 1, ids[i * stride]
+            call(given[REFUSE], given, table, address(now))
 
 
 @njit(cache=True)

@@ -1,4 +1,4 @@
-"""What a kernel is compiled for, as a Numba type: the first argument of every entry point."""
+"""What kernels are compiled for, as Numba types without data: an activation, and how many phases a step has."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,25 +8,24 @@ from numba.core.extending import NativeValue, models, register_model, typeof_imp
 from numba.core.imputils import lower_constant
 
 from fastrnn.numba_kernels.door import STAMP
+from fastrnn.numba_kernels.simd import constant_of
 
-__all__ = ["Kind", "KindType"]
+__all__ = ["Kind", "KindType", "Phases", "PhasesType", "has_two"]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A variant of cells.py or "dense", and its activation, for the serial or the parallel twin of the entry point."""
+    """An activation of cells.py or of a dense layer; a constant of compiled code."""
 
-    variant: str
     activation: str
-    parallel: bool = False
 
 
 class KindType(types.Type):
-    """The type of a Kind. It has no data, so it costs nothing to pass."""
+    """The type of a Kind. It has no data, so it costs nothing to pass, and a null pointer will do as a value."""
 
-    def __init__(self, variant: str, activation: str, parallel: bool) -> None:
-        self.variant, self.activation, self.parallel = variant, activation, parallel
-        super().__init__(name=f"fastrnn.Kind({variant}, {activation}, {parallel}, {STAMP})")
+    def __init__(self, activation: str) -> None:
+        self.activation = activation
+        super().__init__(name=f"fastrnn.Kind({activation}, {STAMP})")
 
 
 register_model(KindType)(models.OpaqueModel)
@@ -34,7 +33,7 @@ register_model(KindType)(models.OpaqueModel)
 
 @typeof_impl.register(Kind)
 def _typeof_kind(value: Kind, c: Any) -> KindType:
-    return KindType(value.variant, value.activation, value.parallel)
+    return KindType(value.activation)
 
 
 @lower_constant(KindType)
@@ -42,6 +41,32 @@ def _constant_kind(context: Any, builder: Any, kind: Any, value: Any) -> Any:
     return context.get_dummy_value()
 
 
-@unbox(KindType)
-def _unbox_kind(kind: Any, value: Any, c: Any) -> Any:
+@dataclass(frozen=True)
+class Phases:
+    """How many phases a step has: 1 or 2. Code for both would take a step of small layers a few nanoseconds more."""
+
+    count: int
+
+
+class PhasesType(types.Type):
+    """The type of Phases."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        super().__init__(name=f"fastrnn.Phases({count}, {STAMP})")
+
+
+register_model(PhasesType)(models.OpaqueModel)
+
+
+@typeof_impl.register(Phases)
+def _typeof_phases(value: Phases, c: Any) -> PhasesType:
+    return PhasesType(value.count)
+
+
+@unbox(PhasesType)
+def _unbox_phases(kind: Any, value: Any, c: Any) -> Any:
     return NativeValue(c.context.get_dummy_value())
+
+
+has_two = constant_of(lambda phases: int(phases.count == 2))

@@ -3,26 +3,24 @@
 from numba import prange
 
 from fastrnn.numba_kernels.ahead import AHEAD
+from fastrnn.numba_kernels.calls import call_rows
 from fastrnn.numba_kernels.door import njit
-from fastrnn.numba_kernels.forward import TILE_ROWS, VARIANTS, Job, Sizes, forward, tabulate
-from fastrnn.numba_kernels.gemm import Packed, Rows, packed_at
-from fastrnn.numba_kernels.simd import GROUP_BYTES, constant_of, data, integers, lanes, move, pointer
+from fastrnn.numba_kernels.forward import TILE_ROWS, VARIANTS, Job, Sizes, forward
+from fastrnn.numba_kernels.gemm import GATES, PHASE_NUMBERS, Rows, packed_at, project
+from fastrnn.numba_kernels.simd import GROUP_BYTES, data, integers, lanes, move, pointer
 from fastrnn.numba_kernels.tile import MOST_ROWS
 
-__all__ = ["HEADER", "TILE_GROUPS", "has_c", "run_all", "run_rows", "run_table", "work_bytes"]
+__all__ = ["EMBEDDING", "HAS_C", "HEADER", "TILE_GROUPS", "run_all", "run_rows", "run_table", "work_bytes"]
 
-_first_gates = constant_of(lambda kind: VARIANTS[kind.variant][0].type.gates)
-has_c = constant_of(lambda kind: kind.variant in ("lstm", "lstm_proj"))
-
-
-TILE_GROUPS = MOST_ROWS * max(p.type.groups * p.type.gates for phases in VARIANTS.values() for p in phases)
+TILE_GROUPS = MOST_ROWS * max(p.groups * p.gates for phases in VARIANTS.values() for p in phases)
 """Groups of sums of a tile."""
 
+EMBEDDING, HAS_C = 5, 6
+HEADER = 7
+"""Numbers before those of weights: layers, directions, I, H, R, the embedding if ids number rows of it, and whether
+there is a c.
 
-HEADER = 6
-"""Numbers before the addresses of weights: layers, directions, I, H, R, and the embedding if ids number rows of it.
-
-Then come eight addresses for each layer and direction: w_x, w_h, b, b_h of each phase.
+Then come `PHASE_NUMBERS` for each of two phases of each layer and direction.
 """
 _INTEGERS = 8  # of a row at the front of a workspace; seven are used, eight keep what follows aligned
 _LINES = 8  # integers of two lines of inputs that are projected on the way, for each phase three
@@ -35,14 +33,14 @@ def work_bytes(variant: str, rows: int, hidden: int, itemsize: int) -> int:
     floats = (
         (2 * TILE_GROUPS + 4 * AHEAD) * n
         + 2 * rows * padded
-        + TILE_ROWS * padded * sum(p.type.gates for p in VARIANTS[variant])
+        + TILE_ROWS * padded * sum(p.gates for p in VARIANTS[variant])
     )
     return 8 * (_INTEGERS * rows + TILE_ROWS + _LINES) + floats * itemsize
 
 
 @njit(cache=True)
 def run_rows(
-    kind, addresses, x, h, c, y, h_out, c_out, ids, ids_step, ids_row, order, lengths, between, work, first, every
+    phases, addresses, x, h, c, y, h_out, c_out, ids, ids_step, ids_row, order, lengths, between, work, first, every
 ):
     """Run rows first, first + every, .. of the batch, longest first, through all layers; nothing else is touched.
 
@@ -71,11 +69,11 @@ def run_rows(
     cells = move(ahead_sums, 4 * AHEAD * lanes(like))
     inner = move(cells, rows * padded)
     buffer = move(inner, rows * padded)
-    buffer_second = move(buffer, TILE_ROWS * padded * _first_gates(kind))
+    buffer_second = move(buffer, TILE_ROWS * padded * table[HEADER + GATES])
 
     x_base, x_step, x_row = like, x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
     if ids:
-        x_base, x_step, x_row = pointer(like, table[HEADER - 1]), ids_step, ids_row
+        x_base, x_step, x_row = pointer(like, table[EMBEDDING]), ids_step, ids_row
     y_base, y_step, y_row = data(y), y.strides[0] // y.itemsize, y.strides[1] // y.itemsize
     for layer in range(layers):
         target, target_step, target_row = y_base, y_step, y_row
@@ -91,12 +89,12 @@ def run_rows(
                 x_at[i] = start * x_step + which[i] * x_row
                 y_at[i] = start * target_step + which[i] * target_row
                 h_at[i] = (index * batch + which[i]) * state
-                if has_c(kind):
+                if table[HAS_C]:
                     for k in range(hidden):
                         cells[i * padded + k] = data(c)[(index * batch + which[i]) * hidden + k]
                     for k in range(hidden, padded):
                         cells[i * padded + k] = 0
-            at = HEADER + 8 * index
+            at = HEADER + 2 * PHASE_NUMBERS * index
             job = Job(
                 inputs if layer == 0 else outputs,
                 hidden,
@@ -107,7 +105,7 @@ def run_rows(
                 Rows(x_base, x_at),
                 sign * x_step,
                 ids,
-                ids != 0 and table[HEADER - 1] == 0,
+                ids != 0 and table[EMBEDDING] == 0,
                 Rows(column, y_at),
                 sign * target_step,
                 Rows(data(h), h_at),
@@ -120,7 +118,7 @@ def run_rows(
                 packed_at(
                     like,
                     table,
-                    at + 4,
+                    at + PHASE_NUMBERS,
                     buffer_second,
                     move(line, _LINES // 2),
                     move(ahead_sums, 2 * AHEAD * lanes(like)),
@@ -128,14 +126,14 @@ def run_rows(
                 tile_list,
                 numbered,
             )
-            forward(kind, job)
+            forward(phases, job)
             for i in range(rows):
                 final, place = data(h), h_at[i]
                 if length[i]:
                     final, place = column, y_at[i] + sign * (length[i] - 1) * target_step
                 for k in range(state):
                     data(h_out)[h_at[i] + k] = final[place + k]
-                if has_c(kind):
+                if table[HAS_C]:
                     for k in range(hidden):
                         data(c_out)[(index * batch + which[i]) * hidden + k] = cells[i * padded + k]
         for i in range(rows):
@@ -147,21 +145,23 @@ def run_rows(
 
 @njit(cache=True, parallel=True)
 def run_all(
-    kind, addresses, x, h, c, y, h_out, c_out, ids, ids_step, ids_row, order, lengths, between, work, work_size, parts
+    run, addresses, x, h, c, y, h_out, c_out, ids, ids_step, ids_row, order, lengths, between, work, work_size, parts
 ):
-    """Do `run_rows` with the rows dealt out to `parts` threads, each with `work_size` bytes of workspace."""
+    """Do `run_rows`, compiled and at the address `run`, with the rows dealt out to `parts` threads.
+
+    Each has `work_size` bytes of workspace.
+    """
     for part in prange(parts):
         mine = work + part * work_size
         arrays = (x, h, c, y, h_out, c_out)
-        run_rows(kind, addresses, *arrays, ids, ids_step, ids_row, order, lengths, between, mine, part, parts)
+        call_rows(run, addresses, *arrays, ids, ids_step, ids_row, order, lengths, between, mine, part, parts)
 
 
 @njit(cache=True)
-def run_table(kind, addresses, direction, second, embedding, offsets, out):
-    """Write the table of a direction's first phase, or of its second, for the rows of an embedding."""
+def run_table(addresses, direction, second, embedding, offsets, out):
+    """Write the table of a direction's first phase, or of its second, b + W_ih x for the rows x of an embedding."""
     table, like = integers(addresses), data(embedding)
-    at = HEADER + 8 * direction + 4 * second
-    w_x, b = pointer(like, table[at]), pointer(like, table[at + 2])
-    packed = Packed(w_x, like, b, like, data(out), integers(offsets), like)
+    at = HEADER + PHASE_NUMBERS * (2 * direction + second)
+    packed = packed_at(like, table, at, data(out), integers(offsets), like)
     rows = Rows(like, integers(offsets))
-    tabulate(kind, second, packed, Sizes(table[2], table[3]), rows, embedding.shape[0])
+    project(packed, Sizes(table[2], table[3]), rows, embedding.shape[0])

@@ -38,5 +38,5 @@ def project_gates(kind, sums, x_sums, cell, old, new, count):
 
 
 LSTM = Phase("lstm", lstm_gates, groups=1, gates=4)
-LSTM_PROJ = Phase("lstm_proj", lstm_proj_gates, groups=1, gates=4, gives_inner=True)
-PROJECT = Phase("project", project_gates, groups=4, gates=1, takes_inner=True, projects=True)
+LSTM_PROJ = Phase("lstm_proj", lstm_proj_gates, groups=1, gates=4)
+PROJECT = Phase("project", project_gates, groups=4, gates=1, has_x=False)

@@ -13,12 +13,12 @@ from numba.core.errors import TypingError
 from numba.core.extending import intrinsic, register_model, typeof_impl, unbox
 from numba.core.imputils import lower_constant
 
-from fastrnn.numba_kernels import prepare, prepare_dense
+from fastrnn.numba_kernels import prepare, prepare_dense, rows_signature
 from fastrnn.numba_kernels.calls import address_of
 from fastrnn.numba_kernels.dense import DENSE_GROUPS, run_dense
 from fastrnn.numba_kernels.door import STAMP
+from fastrnn.numba_kernels.forward import VARIANTS
 from fastrnn.numba_kernels.inside import CALL, forward_all, refuse, reset_all, step_rows
-from fastrnn.numba_kernels.kind import KindType
 from fastrnn.numba_kernels.layers import run_rows, work_bytes
 from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX
 from fastrnn.numba_kernels.stepping import FIXED_BYTES, Chain, Part
@@ -72,11 +72,12 @@ class Packed:
         layers: Sequence[Any],
         initial: Sequence[tuple[np.ndarray, ...] | None],
     ) -> np.ndarray:
-        itemsize, name = chain.dtype.itemsize, chain.dtype.name
+        itemsize, number = chain.dtype.itemsize, getattr(types, chain.dtype.name)
         forward = np.array([_forward(part, by_ids) for part, by_ids in zip(chain.parts, chain.by_ids, strict=True)])
         row_bytes = 2 * chain.widest * itemsize + max(part.row_bytes for part in chain.parts)
         entries = [
-            *(_function(entry, name) for entry in (step_rows, forward_all, reset_all, refuse)),
+            *(_function(entry, number) for entry in (step_rows, forward_all, reset_all)),
+            _function(refuse, types.int64),  # whatever the weights' dtype
             chain.address,
             self.input_size,
             self.output_size,
@@ -111,23 +112,20 @@ def _forward(part: Part, by_ids: int) -> list[int]:
     """What `forward_all` reads of a part."""
     plan, name = part.plan, part.plan.dtype.name
     number, address = getattr(types, name), types.int64
-    kind = KindType(part.kind.variant, part.kind.activation, False)
-    if part.kind.variant == "dense":
+    if part.is_dense:
         arrays = types.Array(number, 2, "A", readonly=True), types.Array(number, 2, "A")
-        function = address_of(run_dense, kind, address, *arrays, address, address)
+        function = address_of(run_dense, address, *arrays, address, address)
         sizes = -1, plan.output_size, DENSE_GROUPS * GROUP_BYTES + 8 * 48, 0
     else:
-        given, written = types.Array(number, 3, "C", readonly=True), types.Array(number, 3, "C")
-        x, y = types.Array(number, 3, "A", readonly=True), types.Array(number, 3, "A")
-        function = address_of(run_rows, kind, address, x, given, given, y, written, written, *[address] * 9)
+        function = address_of(run_rows, *rows_signature(len(VARIANTS[plan.variant]), name))
         of_rows = [work_bytes(plan.variant, rows, plan.hidden_size, plan.dtype.itemsize) for rows in (0, 1)]
         sizes = by_ids, plan.output_size, of_rows[0], of_rows[1] - of_rows[0]
     return [function, part.numbers.ctypes.data, *sizes]
 
 
 @cache
-def _function(entry: Any, dtype: str) -> int:
-    return address_of(entry, types.CPointer(getattr(types, dtype)), types.int64, types.int64)
+def _function(entry: Any, number: types.Number) -> int:
+    return address_of(entry, types.CPointer(number), types.int64, types.int64)
 
 
 class PackedType(types.Type):

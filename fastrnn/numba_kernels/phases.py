@@ -1,19 +1,20 @@
-"""Phases of a step as constants of the compiler: what distinguishes the cells, but for their gate math.
+"""Phases of a step: the shape of their blocks, and the gate math that finishes their tiles.
 
-A `Phase` is a value without data whose Numba type knows everything, so that one walk serves all of them and no function
-is ever an argument: code with functions as values cannot be kept in the disk cache.
+The walk over blocks reads a phase's numbers and calls its tiles and its gate math by address. So it is compiled once
+for all cells, and what is compiled for a cell is no more than these.
 """
 
+from functools import cache
 from typing import Any
 
 from numba.core import types
-from numba.core.extending import intrinsic, models, register_model, typeof_impl
-from numba.core.imputils import lower_constant
+from numba.core.extending import models, register_model
 
-from fastrnn.numba_kernels.door import overload
-from fastrnn.numba_kernels.simd import INDEX, constant_of
+from fastrnn.numba_kernels.calls import address_of
+from fastrnn.numba_kernels.door import STAMP, njit, overload
+from fastrnn.numba_kernels.simd import lanes, move, width
 
-__all__ = ["Phase", "PhaseType", "finish", "flag", "gate_count", "group_count"]
+__all__ = ["Phase", "gates_address", "run_gates"]
 
 
 class Phase:
@@ -27,68 +28,67 @@ class Phase:
         groups: int,  # U
         gates: int,  # G
         apart: bool = False,  # over h the last gate starts from a bias of its own, and its sum over x is kept apart
-        takes_inner: bool = False,  # w_h multiplies the workspace's m or r*h, not h
-        gives_inner: bool = False,  # the gate math writes the workspace's m or r*h, not y
-        projects: bool = False,  # the units are those of the projected state; there is no x
+        has_x: bool = True,
     ) -> None:
-        self.type = PhaseType(name, groups, gates)
-        self.type.gate_math = gate_math
-        self.type.flags = {
-            "apart": apart,
-            "takes_inner": takes_inner,
-            "gives_inner": gives_inner,
-            "projects": projects,
-        }
+        self.name, self.gate_math, self.groups, self.gates = name, gate_math, groups, gates
+        self.apart, self.has_x = apart, has_x
 
 
-class PhaseType(types.Type):
-    """The type of a `Phase`."""
+class GatesType(types.Type):
+    """What gate math is compiled for: a phase and an activation. No value has it; a null pointer will do."""
 
-    def __init__(self, name: str, groups: int, gates: int) -> None:
-        self.groups, self.gates = groups, gates
-        self.gate_math: Any = None
-        self.flags: dict[str, bool] = {}
-        super().__init__(name=f"fastrnn.Phase({name})")
+    def __init__(self, phase: Phase, activation: str) -> None:
+        self.gate_math, self.activation = phase.gate_math, activation
+        super().__init__(name=f"fastrnn.Gates({phase.name}, {activation}, {STAMP})")
 
 
-register_model(PhaseType)(models.OpaqueModel)
+register_model(GatesType)(models.OpaqueModel)
 
 
-@typeof_impl.register(Phase)
-def _typeof_phase(value: Phase, c: Any) -> PhaseType:
-    return value.type
-
-
-@lower_constant(PhaseType)
-def _constant_phase(context: Any, builder: Any, kind: Any, value: Any) -> Any:
-    return context.get_dummy_value()
-
-
-group_count = constant_of(lambda phase: phase.groups)
-"""U, groups of a block."""
-gate_count = constant_of(lambda phase: phase.gates)
-"""G, gates of a group."""
-
-
-@intrinsic(prefer_literal=True)
-def flag(typingctx, phase, name):
-    """Whether a phase has a flag, as a constant."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return INDEX(int(phase.flags[name.literal_value]))
-
-    return types.int64(phase, name), codegen
-
-
-def finish(phase, kind, sums, x_sums, cell, old, new, count):
+def _finish(kind, sums, x_sums, cell, old, new, count):
     """Do a phase's gate math."""
 
 
-@overload(finish)
-def _finish(phase, kind, sums, x_sums, cell, old, new, count):
-    gate_math = phase.gate_math
+@overload(_finish)
+def _finished(kind, sums, x_sums, cell, old, new, count):
+    gate_math = kind.gate_math
 
-    def call(phase, kind, sums, x_sums, cell, old, new, count):
+    def call(kind, sums, x_sums, cell, old, new, count):
         gate_math(kind, sums, x_sums, cell, old, new, count)
 
     return call
+
+
+@njit(cache=True)
+def run_gates(
+    kind, rows, first, end, units, gates, sums, stride, x_sums, x_stride, cells, padded, old, old_at, new, new_at
+):
+    """Finish a tile: do the gate math for units first..end of `units`.
+
+    Parameters
+    ----------
+    kind : GatesType
+    rows, first, end, units, gates : int
+    sums, stride, x_sums, x_stride
+        [rows][U][G][lanes], all sums and those over x alone; elements from row to row.
+    cells, padded
+        c or z of the first row; elements from row to row.
+    old, old_at, new, new_at
+        The states before and after: row j starts at base[offsets[j]].
+    """
+    n, wide = lanes(cells), width(cells)
+    for j in range(rows):
+        row, x_row = move(sums, j * stride), move(x_sums, j * x_stride)
+        cell, before, after = move(cells, j * padded), move(old, old_at[j]), move(new, new_at[j])
+        for unit in range(first, end, wide):
+            place = (unit - first) // n * gates * n + unit % n
+            now, left = (move(cell, unit), move(before, unit), move(after, unit)), min(wide, units - unit)
+            _finish(kind, move(row, place), move(x_row, place), *now, left)
+
+
+@cache
+def gates_address(phase: Phase, activation: str, dtype: str) -> int:
+    """Compile the gate math of a phase; return what `calls.call_gates` calls."""
+    i, floats, integers = types.int64, types.CPointer(getattr(types, dtype)), types.CPointer(types.int64)
+    places = floats, i, floats, i, floats, i, floats, integers, floats, integers
+    return address_of(run_gates, GatesType(phase, activation), i, i, i, i, i, *places)

@@ -27,7 +27,6 @@ __all__ = [
     "address",
     "copysign",
     "data",
-    "declare",
     "fma",
     "integers",
     "itemsize",
@@ -37,7 +36,6 @@ __all__ = [
     "load_filled",
     "load_some",
     "move",
-    "never_inline",
     "pointer",
     "splat",
     "store",
@@ -64,18 +62,6 @@ class _VectorModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Vector) -> None:
         element = dmm.lookup(fe_type.dtype).get_value_type()
         super().__init__(dmm, fe_type, ir.VectorType(element, fe_type.lanes))
-
-
-def declare(module: Any, name: str, arguments: dict[str, Any]) -> tuple[Any, bool]:
-    """Return the module's IR function of a name, with named arguments, and whether its body is still missing."""
-    function = module.globals.get(name)
-    if function is not None:
-        return function, False
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), list(arguments.values())), name)
-    function.linkage = "linkonce_odr"
-    for argument, argument_name in zip(function.args, arguments, strict=True):
-        argument.name = argument_name
-    return function, True
 
 
 # Arithmetic -----------------------------------------------------------------------------------------------------------
@@ -314,17 +300,6 @@ def move(typingctx, pointer, count):
         return builder.gep(args[0], [args[1]])
 
     return pointer(pointer, types.int64), codegen
-
-
-@intrinsic
-def never_inline(typingctx):
-    """Keep LLVM from inlining the function that calls this."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
-
-    return types.void(), codegen
 
 
 def constant_of(value: Callable[[types.Type], int]) -> Any:

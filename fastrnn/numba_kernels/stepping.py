@@ -11,9 +11,10 @@ import numpy as np
 from numba.core import types
 
 from fastrnn.numba_kernels.calls import address_of, compiled
-from fastrnn.numba_kernels.chain import BY_IDS, CHAIN, STEP, run_step, run_steps
+from fastrnn.numba_kernels.chain import BY_IDS, CHAIN, STEP, advance_dense, run_step, run_steps
 from fastrnn.numba_kernels.dense import DENSE_GROUPS
-from fastrnn.numba_kernels.kind import Kind, KindType
+from fastrnn.numba_kernels.forward import VARIANTS
+from fastrnn.numba_kernels.kind import PhasesType
 from fastrnn.numba_kernels.layers import TILE_GROUPS
 from fastrnn.numba_kernels.simd import GROUP_BYTES
 from fastrnn.numba_kernels.threads import launch
@@ -29,7 +30,6 @@ class Part(NamedTuple):
 
     plan: Any
     advance: Any  # the entry point of a step
-    kind: Kind
     numbers: np.ndarray  # that it reads
     by_ids: Callable[[], tuple[np.ndarray, Any]]  # the same where x is ids, and what they point into
     work: int  # multiplications of a step of one row
@@ -37,12 +37,18 @@ class Part(NamedTuple):
     @property
     def function(self) -> int:
         """Address of the compiled step."""
-        return _function(self.advance, self.kind, self.plan.dtype.name)
+        count = 1 if self.is_dense else len(VARIANTS[self.plan.variant])
+        return _function(self.advance, count, self.plan.dtype.name)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it is a dense layer, and no network."""
+        return self.advance is advance_dense
 
     @property
     def row_bytes(self) -> int:
         """Workspace of each row of a step."""
-        if self.kind.variant == "dense":
+        if self.is_dense:
             return 8
         return 4 * (-(-self.plan.hidden_size * self.plan.dtype.itemsize // GROUP_BYTES) * GROUP_BYTES + 8)
 
@@ -51,9 +57,8 @@ FIXED_BYTES = GROUP_BYTES * max(2 * TILE_GROUPS, DENSE_GROUPS)  # of a step, in 
 
 
 @cache
-def _function(advance: Any, kind: Kind, dtype: str) -> int:
-    like = types.CPointer(getattr(types, dtype))
-    return address_of(advance, KindType(kind.variant, kind.activation, False), like, types.int64, types.int64)
+def _function(advance: Any, phases: int, dtype: str) -> int:
+    return address_of(advance, PhasesType(phases), types.CPointer(getattr(types, dtype)), types.int64, types.int64)
 
 
 @cache
@@ -88,7 +93,7 @@ class Chain:
         entries = [len(parts), self.widest]
         for part, size in zip(parts, outputs, strict=True):
             numbers = part.numbers.ctypes.data
-            entries += [part.function, numbers, 0 if part.kind.variant != "dense" else numbers, size]
+            entries += [part.function, numbers, numbers if part.is_dense else 0, size]
         self.numbers = np.array(entries, np.int64)
         self.address = self.numbers.ctypes.data
         self.by_ids = [0] * len(parts)

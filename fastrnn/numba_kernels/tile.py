@@ -2,22 +2,24 @@
 
 The contract's order: columns go in runs, the sums of a run are chains of fma from +0 that stay in registers, and a run
 that is complete is added to what is there. It is built as IR, for Numba would take many times longer to compile loops
-over tuples of vectors for all heights of a tile.
+over tuples of vectors for all heights of a tile. And it is an entry point, called by its address: LLVM would
+optimise all tiles once more with each of their callers, for most of the time of a first call.
 """
 
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.core.extending import intrinsic
+from numba.core.extending import intrinsic, models, register_model
 
-from fastrnn.numba_kernels.door import njit
-from fastrnn.numba_kernels.phases import PhaseType
-from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX, constant_of, declare, load_at, store_at
+from fastrnn.numba_kernels.calls import address_of
+from fastrnn.numba_kernels.door import STAMP, njit
+from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX, load_at, store_at
 from fastrnn.numba_kernels.target import registers
 from fastrnn.numba_kernels.values import Value, broadcast
 
-__all__ = ["MOST_ROWS", "RUN", "height", "most_rows", "tile"]
+__all__ = ["MOST_ROWS", "RUN", "BlockType", "height", "most_rows", "run_tile", "tile_address", "tile_count"]
 
 MOST_ROWS = 6  # then the loads of a tile are well below its multiplications
 RUN = 128  # columns that are summed from +0 before they are added to the sum: FASTRNN_RUN of src_kernels/kernels.h
@@ -29,26 +31,39 @@ def _sums() -> int:
     return registers().number * 3 // 4
 
 
-def _most_rows(phase: PhaseType) -> int:
-    return min(MOST_ROWS, _sums() // phase.gates)
-
-
-most_rows = constant_of(_most_rows)
-"""The height of a phase's highest tile."""
+def most_rows(gates: int) -> int:
+    """The height of the highest tile of blocks with so many gates."""
+    return min(MOST_ROWS, _sums() // gates)
 
 
 @njit(forceinline=True)
-def height(phase, rows):
-    """The height of the next tile: eight rows are 4 + 4, for 6 + 2 would leave two rows at a third of the speed."""
-    most = most_rows(phase)
-    if rows <= most:  # without a division
-        return rows
-    tiles = (rows + most - 1) // most
-    return (rows + tiles - 1) // tiles
+def tile_count(rows, most):
+    """Tiles that so many rows are divided into."""
+    return 1 if rows <= most else (rows + most - 1) // most  # mostly without a division
+
+
+@njit(forceinline=True)
+def height(rows, tiles):
+    """The height of the next of so many tiles.
+
+    Eight rows are 4 + 4, for 6 + 2 would leave two rows at a third of the speed.
+    """
+    return rows if tiles == 1 else (rows + tiles - 1) // tiles
+
+
+class BlockType(types.Type):
+    """What a tile is compiled for: blocks of U groups of G gates. No value has it; a null pointer will do."""
+
+    def __init__(self, groups: int, gates: int) -> None:
+        self.groups, self.gates = groups, gates
+        super().__init__(name=f"fastrnn.Block({groups}, {gates}, {STAMP})")
+
+
+register_model(BlockType)(models.OpaqueModel)
 
 
 class _Tile:
-    """Builds the LLVM function of all tiles of a shape of block: a switch over rows M and groups U, runs of k in each.
+    """Builds the code of all tiles of a shape of block: a switch over rows M and groups U, runs of k in each.
 
     Parts are vectors of units: group after group, and within a group one or, on narrow targets, more. A tile takes as
     many of them at once as it has registers for, all gates of each, and the others in further passes over the same
@@ -56,44 +71,24 @@ class _Tile:
     next pass, and keep the sums of an unfinished run aside.
     """
 
-    def __init__(self, module: ir.Module, phase: PhaseType, dtype: types.Float) -> None:
-        self.gates, self.most_groups = phase.gates, phase.groups
+    def __init__(self, block: BlockType, dtype: types.Float, arguments: dict[str, Any]) -> None:
+        self.gates, self.most_groups, self.most_rows = block.gates, block.groups, most_rows(block.gates)
         self.lanes, self.width = GROUP_BYTES * 8 // dtype.bitwidth, registers().width * 8 // dtype.bitwidth
         self.parts = self.lanes // self.width  # of a group
-        element = ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType()
-        self.vector = ir.VectorType(element, self.width)
-        floats = element.as_pointer()
-        arguments = {
-            "rows": INDEX,  # M
-            "groups": INDEX,  # U, or what is left of it in the last block
-            "depth": INDEX,  # K
-            "start": floats,  # IN [M][U][G][lanes]: what the sums start from
-            "start_stride": INDEX,  # from row to row; 0 for a bias
-            "apart": floats,  # IN [U][lanes]: what the last gate starts from instead, or null
-            "out": floats,  # OUT [M][U][G][lanes]
-            "out_stride": INDEX,
-            "a": floats,  # IN row m is a[offsets[m]], .. a[offsets[m] + K - 1]
-            "offsets": INDEX.as_pointer(),
-            "w": floats,  # IN [K][U][G][lanes]
-        }
-        name = f"fastrnn.tile.{dtype}.{phase.groups}.{phase.gates}"
-        self.function, is_new = declare(module, name, arguments)
-        if is_new:
-            vars(self).update(zip(arguments, self.function.args, strict=True))
-            self._build(_most_rows(phase))
+        self.vector = ir.VectorType(ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType(), self.width)
+        vars(self).update(arguments)
 
-    def _build(self, most: int) -> None:
-        builder = ir.IRBuilder(self.function.append_basic_block("entry"))
-        end = self.function.append_basic_block("end")
-        switch = builder.switch(builder.add(builder.mul(self.groups, INDEX(most)), self.rows), end)
+    def build(self, builder: ir.IRBuilder) -> None:
+        end = builder.append_basic_block("end")
+        key = builder.add(builder.mul(self.groups, INDEX(self.most_rows)), self.rows)
+        switch = builder.switch(key, end)
         for u in range(1, self.most_groups + 1):
-            for m in range(1, most + 1):
-                with builder.goto_block(self.function.append_basic_block(f"u{u}m{m}")):
-                    switch.add_case(u * most + m, builder.block)
+            for m in range(1, self.most_rows + 1):
+                with builder.goto_block(builder.append_basic_block(f"u{u}m{m}")):
+                    switch.add_case(u * self.most_rows + m, builder.block)
                     self._passes(builder, m, u)
                     builder.branch(end)
         builder.position_at_end(end)
-        builder.ret_void()
 
     def _passes(self, builder: ir.IRBuilder, m: int, u: int) -> None:
         """Pass over as many parts at once as there are registers for; one row takes most, having the fewest chains."""
@@ -198,12 +193,43 @@ class _Tile:
 
 
 @intrinsic
-def tile(typingctx, phase, rows, groups, depth, start, start_stride, apart, out, out_stride, a, offsets, w):
-    """Sum one tile; for the arguments see `_Tile`."""
-
+def _tile(typingctx, block, rows, groups, depth, start, start_stride, apart, out, out_stride, a, offsets, w):
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        builder.call(_Tile(builder.module, phase, start.dtype).function, args[1:])
+        names = ["rows", "groups", "depth", "start", "start_stride", "apart", "out", "out_stride", "a", "offsets", "w"]
+        _Tile(block, start.dtype, dict(zip(names, args[1:], strict=True))).build(builder)
         return context.get_dummy_value()
 
     i = types.int64
-    return types.void(phase, i, i, i, start, i, start, start, i, start, offsets, start), codegen
+    return types.void(block, i, i, i, start, i, start, start, i, start, offsets, start), codegen
+
+
+@njit(cache=True)
+def run_tile(block, rows, groups, depth, start, start_stride, apart, out, out_stride, a, offsets, w):
+    """Sum a tile.
+
+    Parameters
+    ----------
+    block : BlockType
+        Shape of blocks: U groups of G gates.
+    rows, groups, depth : int
+        M; U, or what is left of it in the last block; K.
+    start, start_stride
+        [M][U][G][lanes], what sums start from, and elements from row to row; 0 for a bias.
+    apart
+        [U][lanes], what the last gate starts from instead, or null.
+    out, out_stride
+        [M][U][G][lanes], written.
+    a, offsets
+        Row m is a[offsets[m]], .. a[offsets[m] + K - 1].
+    w
+        [K][U][G][lanes].
+    """
+    _tile(block, rows, groups, depth, start, start_stride, apart, out, out_stride, a, offsets, w)
+
+
+@cache
+def tile_address(groups: int, gates: int, dtype: str) -> int:
+    """Compile the tiles of a shape of block; return what `calls.call_tile` calls."""
+    i, floats, integers = types.int64, types.CPointer(getattr(types, dtype)), types.CPointer(types.int64)
+    block = BlockType(groups, gates)
+    return address_of(run_tile, block, i, i, i, floats, i, floats, floats, i, floats, integers, floats)
