@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fastrnn.files import load
     from fastrnn.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, from_state_dict, warmup
     from fastrnn.model import SequenceModel
+    from fastrnn.own_cells import Cell, cell
+    from fastrnn.recurrent import Recurrent
     from fastrnn.stream import Stream
     from fastrnn.threads import get_num_threads, set_num_threads
     from fastrnn.vocabulary import Vocabulary
@@ -32,6 +34,8 @@ _HOMES = {
     "layers": ("GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "from_state_dict", "warmup"),
     "many": ("Ragged",),
     "model": ("SequenceModel",),
+    "own_cells": ("Cell", "cell"),
+    "recurrent": ("Recurrent",),
     "seq2seq": ("Seq2Seq",),
     "stream": ("Stream",),
     "threads": ("get_num_threads", "set_num_threads"),
@@ -44,12 +48,14 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Cell",
     "Dense",
     "FormatError",
     "GRUCell",
     "LSTMCell",
     "RNNCell",
     "Ragged",
+    "Recurrent",
     "Seq2Seq",
     "SequenceModel",
     "Stream",
@@ -58,6 +64,7 @@ __all__ = [
     "__version__",
     "available_backends",
     "capsule",
+    "cell",
     "cpu_info",
     "from_state_dict",
     "from_torch",

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastrnn import backends, checks
 from fastrnn.model import SequenceModel
-from fastrnn.recurrent import Weighted
+from fastrnn.weighted import Weighted
 from fastrnn.wiring import rows_of_ids
 
 __all__ = ["capsule", "get_include"]

@@ -1,4 +1,4 @@
-"""The table of cell variants: what every kernel, importer, test and document reads.
+"""The table of cell variants: what every kernel, importer, test and document reads. `OWN` has those of users.
 
 Orders of operations are written in the notation of the arithmetic contract: one rounding per operation,
 ``fma(a, b, c)`` is ``a*b + c`` with one rounding, ``flush`` stores a tiny state as +0, s is the sigmoid.
@@ -7,12 +7,13 @@ most `RUN` terms: ``run = +0``; ``run = fma(x[i], W_ih[row, i], run)`` for the n
 docs/arithmetic.md says why, and has the order of output layers.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ARITHMETIC", "GROUP_BYTES", "RUN", "VARIANTS", "Phase", "Variant", "lanes"]
+__all__ = ["ARITHMETIC", "GROUP_BYTES", "OWN", "RUN", "VARIANTS", "Phase", "Variant", "lanes", "variant"]
 
 ARITHMETIC = 2  # the version of the arithmetic contract that `Variant.order` writes down
 RUN = 128  # terms of a sum that are added up from +0 before they join it
@@ -38,6 +39,10 @@ class Variant(NamedTuple):
     apart: str | None  # the gate whose b_hh is kept apart from b_ih
     phases: tuple[Phase, ...]
     order: str  # the operations of a step
+    # Of own cells alone, see own_cells.py:
+    parameters: tuple[str, ...] = ()  # vectors (H,) beside the matrices
+    recurrent: bool = True  # whether there is W_hh
+    function: Callable[..., Any] | None = None  # (*gates, *states, *parameters) -> the new states
 
 
 # "linear" replaces every s and tanh of LSTM and GRU by the identity: the test mode in which small integers are exact.
@@ -122,6 +127,19 @@ h' = flush(fma(z, h, fma(-z, n, n)))
         ),
     )
 }
+
+OWN: dict[str, Variant] = {}
+"""Kinds of cells that are defined elsewhere, by `own_cells.cell`."""
+
+
+def variant(name: str) -> Variant:
+    """Return the variant of a name, built in or not."""
+    found = VARIANTS.get(name) or OWN.get(name)
+    if found is None:
+        raise LookupError(
+            f"the kind of cell {name!r} is not defined in this process: import the module that defines it, as it was"
+        )
+    return found
 
 
 def lanes(dtype: npt.DTypeLike) -> int:

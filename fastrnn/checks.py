@@ -144,6 +144,18 @@ def no_weights(layer: object) -> ValueError:
     return ValueError(f"{layer!r} has no weights: call load_state_dict(tensors), or init(seed) for random ones")
 
 
+def own_cell(layer: object) -> UnsupportedError:
+    """Return the error of a layer of an own cell on the compiled backend."""
+    return UnsupportedError(
+        f"{layer!r} has an own cell, which backend 'cython' does not run: 'numba' and 'reference' do"
+    )
+
+
+def not_yet(what: str) -> UnsupportedError:
+    """Return the error of an argument that interface and file have room for, and nothing runs."""
+    return UnsupportedError(f"{what} is not supported yet")
+
+
 # Arrays ---------------------------------------------------------------------------------------------------------------
 
 

@@ -15,15 +15,17 @@ from fastrnn.checks import FormatError, UnsupportedError
 from fastrnn.dense import Dense, DenseLayer
 from fastrnn.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from fastrnn.model import SequenceModel
-from fastrnn.recurrent import Weighted
+from fastrnn.own_cells import Cell
+from fastrnn.recurrent import Recurrent
 from fastrnn.vocabulary import Vocabulary
+from fastrnn.weighted import Weighted
 from fastrnn.weights import expected_shapes
 
 __all__ = ["load", "save", "token"]
 
 FORMAT = 1  # rises when older versions cannot read what this one writes
 _ENTRY = "fastrnn"  # of the metadata
-_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell)}
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell, Recurrent)}
 _DTYPES = {"F32": np.float32, "F64": np.float64}
 _MATRIX = "matrix"  # in the place of an embedding's
 _INITIAL = ("initial_state_h", "initial_state_c")
@@ -48,6 +50,8 @@ def token(model: Weighted | SequenceModel | DenseLayer) -> str:
     """Return a hash of its class and what `save` writes: equal in all processes for equal models, and these alone."""
     entry, tensors = _contents(model)
     kind = [type(model).__module__, type(model).__qualname__]
+    layers = model.layers if isinstance(model, SequenceModel) else (model,)
+    kind += [layer._sizes.variant for layer in layers if isinstance(layer, Recurrent)]  # an own cell's has its hash
     shapes = [[name, tensor.shape] for name, tensor in tensors.items()]
     found = hashlib.sha256(json.dumps([kind, entry, shapes]).encode())
     for tensor in tensors.values():
@@ -71,6 +75,8 @@ def _describe(layer: Weighted | DenseLayer) -> tuple[dict[str, Any], dict[str, n
         return {"kind": "Dense", "bias": plan.bias is not None, "activation": plan.activation}, tensors
     kind = next(name for name, kind in _KINDS.items() if isinstance(layer, kind))
     architecture = {"kind": kind, **layer._config(), "dtype": layer.dtype.name}
+    if "cell" in architecture:
+        architecture["cell"] = architecture["cell"].config()
     return architecture, layer.state_dict() | dict(zip(_INITIAL, layer._initial or (), strict=False))
 
 
@@ -198,7 +204,7 @@ def _reading() -> Iterator[None]:
         yield
     except FormatError:
         raise
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, UnsupportedError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, LookupError, UnsupportedError) as error:
         raise FormatError(f"its architecture cannot be read ({type(error).__name__}: {error!s:.200})") from error
 
 
@@ -250,14 +256,16 @@ def _part(config: dict[str, Any], file: Any, prefix: str, names: set[str], dtype
 def _layer(config: dict[str, Any], file: Any, prefix: str, names: set[str]) -> Any:
     """Make a recurrent layer or a cell, with its weights."""
     kind = _KINDS[config.pop("kind")]
-    _demand(config, kind(1, 1)._config())
+    if kind is Recurrent:
+        config["cell"] = Cell.of(config["cell"])
+    _demand(config, kind(*([config["cell"]] if kind is Recurrent else []), 1, 1)._config())
     model = kind(**config)
     initial = [
         name for name in _INITIAL[: len(model._state_sizes)] if name in names and hasattr(model, "initial_state")
     ]
     sizes = model._sizes
     # The count comes first: a file may claim so many layers that their names alone would fill the memory.
-    per_layer = 2 + 2 * sizes.bias + (sizes.proj_size > 0)
+    per_layer = sum(1 for _ in expected_shapes(sizes._replace(num_layers=1, num_directions=1)))
     if len(names) != sizes.num_layers * sizes.num_directions * per_layer + len(initial):
         raise FormatError(f"{len(names)} tensors are not what {model!r} has")
     wanted: dict[str, tuple[int, ...]] = expected_shapes(sizes)

@@ -10,8 +10,9 @@ import numpy as np
 
 from fastrnn import backends, checks, text_checks, threads
 from fastrnn.dense import DenseLayer
-from fastrnn.recurrent import Array, Recurrent
+from fastrnn.recurrent import Recurrent
 from fastrnn.sampling import Generator, Sampling, choose
+from fastrnn.weighted import Array
 from fastrnn.wiring import OfModel, Place, States, rows_of_ids
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from numpy import empty, ndarray
 
 from fastrnn import backends, checks, threads
 from fastrnn.cells import VARIANTS
-from fastrnn.recurrent import Recurrent, Weighted
+from fastrnn.recurrent import Recurrent
+from fastrnn.weighted import Weighted
 from fastrnn.weights import Sizes, sizes_from_state_dict
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class RNN(Recurrent):
         num_threads: int | None = None,
     ) -> None:
         self.nonlinearity = checks.choice(nonlinearity, "nonlinearity", VARIANTS["rnn"].activations)
-        super().__init__(
+        self._set_up(
             "rnn",
             *(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional),
             activation=nonlinearity,
@@ -127,7 +128,7 @@ class LSTM(Recurrent):
         num_threads: int | None = None,
     ) -> None:
         self.proj_size = checks.projection(proj_size, checks.integer(hidden_size, "hidden_size", 1))
-        super().__init__(
+        self._set_up(
             "lstm_proj" if self.proj_size else "lstm",
             *(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, self.proj_size),
             device=device,
@@ -180,7 +181,7 @@ class GRU(Recurrent):
         num_threads: int | None = None,
     ) -> None:
         self.reset_after = checks.flag(reset_after, "reset_after")
-        super().__init__(
+        self._set_up(
             "gru" if self.reset_after else "gru_before",
             *(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional),
             device=device,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn import checks, model_checks, text_checks
-from fastrnn.recurrent import Array
+from fastrnn.weighted import Array
 from fastrnn.wiring import OfModel
 
 __all__ = ["ManySequences", "Ragged"]

@@ -9,8 +9,9 @@ from fastrnn import checks, model_checks
 from fastrnn.dense import Dense, DenseLayer, make_chain, make_layer
 from fastrnn.generate import Writing
 from fastrnn.many import ManySequences
-from fastrnn.recurrent import Array, Recurrent, Saved
+from fastrnn.recurrent import Recurrent
 from fastrnn.vocabulary import Vocabulary
+from fastrnn.weighted import Array, Saved
 from fastrnn.wiring import ByIds, Chain, Stage, States, divided, layout, over_rows, over_steps, pooled, stage, through
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import numpy as np
 
 from fastrnn import backends, checks, model_checks
 from fastrnn.model import SequenceModel
-from fastrnn.recurrent import Array
 from fastrnn.stream import ChainStream, Rows, Stream
 from fastrnn.stream import start as start_layer
+from fastrnn.weighted import Array
 from fastrnn.wiring import ByIds, Place, Stage, over_rows, over_steps, rows_of_ids, through
 
 __all__ = ["ModelStream"]

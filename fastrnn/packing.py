@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastrnn.cells import GROUP_BYTES, VARIANTS, Phase, lanes
+from fastrnn.cells import GROUP_BYTES, VARIANTS, Phase, lanes, variant
 from fastrnn.weights import Plan, Weights, fold_biases
 
 __all__ = ["PackedPhase", "aligned_zeros", "pack", "pack_dense", "table_bytes", "tables", "unpack"]
@@ -34,7 +34,7 @@ class PackedPhase(NamedTuple):
     w_x: np.ndarray  # [blocks][I][U][G][lanes]: rows of W_ih; empty for "project"
     w_h: np.ndarray  # [blocks][K][U][G][lanes]: rows of W_hh with K = R; for "project" W_hr with K = H and G = 1
     b: np.ndarray  # [groups][G][lanes]: b_ih + b_hh, but b_ih alone for the gate kept apart; +0 where there is none
-    b_h: np.ndarray  # [groups][lanes]: b_hh of the gate kept apart; empty for variants and phases without one
+    b_h: np.ndarray  # [vectors][groups][lanes]: b_hh of the gate kept apart, if any, then the parameters of own cells
 
 
 def aligned_zeros(size: int, dtype: npt.DTypeLike) -> np.ndarray:
@@ -73,32 +73,42 @@ def pack(variant_name: str, weights: Weights, dtype: npt.DTypeLike) -> tuple[Pac
 
     Weights are cast to `dtype` first, so biases are added in it.
     """
-    variant = VARIANTS[variant_name]
+    kind = variant(variant_name)
     dtype = np.dtype(dtype)
     if weights.w_ih.dtype != dtype:
         weights = weights.astype(dtype)
     bias, bias_h = fold_biases(variant_name, weights)
-    hidden = weights.w_ih.shape[0] // len(variant.gates)
+    gates = len(kind.gates)
+    hidden = len(weights.w_ih) // gates
     packed = []
-    for phase in variant.phases:
+    for phase in kind.phases:
         if phase.operand == "m":
             assert weights.w_hr is not None
             w_x, w_h = np.empty((1, len(weights.w_hr), 0), dtype), weights.w_hr[None]
-            b, b_h = np.zeros((1, len(weights.w_hr)), dtype), None
+            b, vectors = np.zeros((1, len(weights.w_hr)), dtype), []
         else:
             rows = list(phase.gates)
-            w_x = weights.w_ih.reshape(-1, hidden, weights.w_ih.shape[1])[rows]
-            w_h = weights.w_hh.reshape(-1, hidden, weights.w_hh.shape[1])[rows]
-            b, b_h = bias.reshape(-1, hidden)[rows], bias_h
+            w_x = weights.w_ih.reshape(gates, hidden, -1)[rows]
+            w_h = weights.w_hh.reshape(gates, hidden, weights.w_hh.shape[1])[rows]
+            b, vectors = bias.reshape(gates, hidden)[rows], [*([] if bias_h is None else [bias_h]), *weights.parameters]
         packed.append(
             PackedPhase(
                 w_x=_blocks(w_x, phase.groups),
                 w_h=_blocks(w_h, phase.groups),
                 b=_blocks(b[:, :, None], 1),
-                b_h=_blocks(b_h[None, :, None], 1) if b_h is not None else _frozen(aligned_zeros(0, dtype)),
+                b_h=_vectors(vectors, hidden, dtype),
             )
         )
     return tuple(packed)
+
+
+def _vectors(vectors: Sequence[np.ndarray], hidden: int, dtype: np.dtype) -> np.ndarray:
+    """(H,) each -> [vectors][groups][lanes], flat."""
+    n = lanes(dtype)
+    packed = aligned_zeros(len(vectors) * (-(-hidden // n) * n), dtype)
+    for row, vector in zip(packed.reshape(len(vectors), -1), vectors, strict=True) if vectors else ():
+        row[:hidden] = vector
+    return _frozen(packed)
 
 
 def pack_dense(weight: np.ndarray, bias: np.ndarray | None) -> PackedPhase:
@@ -114,7 +124,7 @@ def table_bytes(plan: Plan) -> int:
 
     Those for one-hot rows are as large as W_ih, at any size.
     """
-    gates, groups = len(VARIANTS[plan.variant].gates), -(-plan.hidden_size // lanes(plan.dtype))
+    gates, groups = len(variant(plan.variant).gates), -(-plan.hidden_size // lanes(plan.dtype))
     size = plan.num_directions * plan.vocab_size * groups * gates * GROUP_BYTES
     return size if isinstance(plan.embedding, str) or size <= MOST_TABLE_BYTES else 0
 
@@ -173,12 +183,12 @@ def unpack(
     variant_name: str, packed: Sequence[PackedPhase], input_size: int, hidden_size: int, proj_size: int = 0
 ) -> Weights:
     """Invert `pack`, but for the biases: ``b_ih`` comes back folded, ``b_hh`` holds the gate kept apart, or is None."""
-    variant = VARIANTS[variant_name]
+    kind = variant(variant_name)
     dtype = packed[0].w_h.dtype
-    g, h, r = len(variant.gates), hidden_size, proj_size or hidden_size
+    g, h, r = len(kind.gates), hidden_size, (proj_size or hidden_size) * kind.recurrent
     w_ih, w_hh = np.zeros((g, h, input_size), dtype), np.zeros((g, h, r), dtype)
-    b_ih, b_hh, w_hr = np.zeros((g, h), dtype), None, None
-    for phase, p in zip(variant.phases, packed, strict=True):
+    b_ih, b_hh, w_hr, parameters = np.zeros((g, h), dtype), None, None, []
+    for phase, p in zip(kind.phases, packed, strict=True):
         if phase.operand == "m":
             w_hr = _unblocks(p.w_h, phase, proj_size, h)[0]
             continue
@@ -186,15 +196,17 @@ def unpack(
         w_ih[rows] = _unblocks(p.w_x, phase, h, input_size)
         w_hh[rows] = _unblocks(p.w_h, phase, h, r)
         b_ih[rows] = _unblocks(p.b, phase._replace(groups=1), h, 1)[:, :, 0]
-        if variant.apart is not None:
+        parameters = [row[:h] for row in p.b_h.reshape(-1, -(-h // lanes(dtype)) * lanes(dtype))]
+        if kind.apart is not None:
             b_hh = np.zeros((g, h), dtype)
-            b_hh[variant.gates.index(variant.apart)] = p.b_h[:h]
+            b_hh[kind.gates.index(kind.apart)] = parameters.pop(0)
     return Weights(
         w_ih.reshape(g * h, input_size),
         w_hh.reshape(g * h, r),
         b_ih.reshape(-1),
         None if b_hh is None else b_hh.reshape(-1),
         w_hr,
+        tuple(parameters),
     )
 
 

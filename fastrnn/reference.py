@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn.cells import VARIANTS
+from fastrnn.cells import variant
 from fastrnn.weights import Plan, Weights, fold_biases
 
 if TYPE_CHECKING:
@@ -305,6 +305,23 @@ def gru_forward(
     return y, h
 
 
+def own_step(name: str, w: Weights, x: np.ndarray, *state: np.ndarray, activation: str = "standard") -> Arrays:
+    """Compute one step of a cell of one's own: its gates, before its function, and its states."""
+    kind = variant(name)
+    assert kind.function is not None
+    b, b_h = fold_biases(name, w)
+    over_x = np.split(b + _times(x, w.w_ih), len(kind.gates), axis=-1)
+    sums = over_x
+    if kind.recurrent:
+        over_h = np.split(_times(state[0], w.w_hh), len(kind.gates), axis=-1)
+        sums = [a + b for a, b in zip(over_x, over_h, strict=True)]
+        if b_h is not None:
+            sums[-1:] = over_x[-1], b_h + over_h[-1]
+    new = kind.function(*sums, *state, *w.parameters)
+    given = dict(zip(kind.gates, sums[: len(kind.gates)], strict=True))
+    return given | dict(zip(kind.states, map(flush, new if isinstance(new, tuple) else (new,)), strict=True))
+
+
 # Layers ---------------------------------------------------------------------------------------------------------------
 
 _STEPS: dict[str, Callable[..., Arrays]] = {
@@ -314,6 +331,10 @@ _STEPS: dict[str, Callable[..., Arrays]] = {
     "gru": gru_step,
     "gru_before": partial(gru_step, reset_after=False),
 }
+
+
+def _step_of(name: str) -> Callable[..., Arrays]:
+    return _STEPS.get(name) or partial(own_step, name)
 
 
 def _layers(
@@ -329,11 +350,11 @@ def _layers(
         outputs = []
         for direction in range(plan.num_directions):
             index = layer * plan.num_directions + direction
-            step = partial(_STEPS[plan.variant], plan.weights[index], activation=plan.activation)
+            step = partial(_step_of(plan.variant), plan.weights[index], activation=plan.activation)
             if watch is not None:
                 step = partial(_watched, step, watch, index)
             y, final = _forward(
-                step, VARIANTS[plan.variant].states, x, [s[index] for s in state], lengths, direction == 1
+                step, variant(plan.variant).states, x, [s[index] for s in state], lengths, direction == 1
             )
             outputs.append(y)
             finals.append(final)
@@ -409,8 +430,8 @@ def trace(plan: Plan, x: np.ndarray, state: Sequence[np.ndarray]) -> list[Arrays
     steps: list[list[Arrays]] = [[] for _ in range(count)]
     with np.errstate(all="ignore"):
         _layers(plan, x[:, None], [s.reshape(count, 1, -1) for s in state], None, lambda i, new: steps[i].append(new))
-    variant = VARIANTS[plan.variant]
-    sizes = dict.fromkeys(variant.gates, plan.hidden_size) | dict(zip(variant.states, plan.state_sizes, strict=True))
+    kind = variant(plan.variant)
+    sizes = dict.fromkeys(kind.gates, plan.hidden_size) | dict(zip(kind.states, plan.state_sizes, strict=True))
     traces = []
     for index, new in enumerate(steps):
         if index % plan.num_directions:  # the backward direction ran from the end

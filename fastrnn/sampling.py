@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.recurrent import Array
+from fastrnn.weighted import Array
 
 __all__ = ["Generator", "Sampling", "choose", "uniform"]
 

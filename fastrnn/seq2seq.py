@@ -9,7 +9,8 @@ from fastrnn import checks, files, model_checks, text_checks
 from fastrnn.dense import Dense, DenseLayer, make_layer
 from fastrnn.generate import Logits, Writer, first_seed, padded, sampling
 from fastrnn.model import SequenceModel
-from fastrnn.recurrent import Array, Recurrent
+from fastrnn.recurrent import Recurrent
+from fastrnn.weighted import Array
 from fastrnn.wiring import States
 
 __all__ = ["Seq2Seq"]

@@ -11,12 +11,14 @@ array's elements and an index, without checks. Needs the extra ``numba``.
 ``load_some(p, n)``, ``store_some(p, v, n)``  the first n elements of a vector, or all if n is larger; the others are +0
 ``load_filled(p, n, v)``                    the same, with the others taken from v
 ``splat(v, x)``                             a vector like v with the number x in every lane
-``a + b``, ``a - b``, ``a * b``, ``a / b``, ``-a``  lane by lane
+``a + b``, ``a - b``, ``a * b``, ``a / b``, ``-a``  lane by lane, as is what follows; some of a, b, c may be numbers
 ``fma(a, b, c)``                            a * b + c, rounded once
 ``absolute(a)``, ``copysign(a, b)``         \|a\|; \|a\| with the signs of b
 ``where_less(a, b, yes, no)``               a < b ? yes : no, lane by lane; false where either is NaN
 ``sigmoid(a)``, ``tanh(a)``, ``relu(a)``    with the bits of fastrnn's layers
 ==========================================  ===========================================================================
+
+From ``a + b`` on, all of these also take NumPy arrays in plain Python, where ``fma`` rounds twice.
 
 Every operation rounds once and follows IEEE 754, on every processor alike: lanes do not meet, so that no width of a
 register shows in the bits. In a function compiled with ``fastmath=True`` operations follow that function's flags, and

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from fastrnn import backends, checks, threads
-from fastrnn.recurrent import Array, Recurrent
+from fastrnn.recurrent import Recurrent
+from fastrnn.weighted import Array
 
 __all__ = ["Stream"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastrnn.cells import VARIANTS, Phase
+from fastrnn.cells import Phase, variant
 
 if TYPE_CHECKING:
     from fastrnn.packing import PackedPhase
@@ -33,20 +33,27 @@ class Weights(NamedTuple):
     """One layer and direction. G gates in torch's order, I input, H hidden, P projection, R = P or H."""
 
     w_ih: np.ndarray  # (G*H, I)
-    w_hh: np.ndarray  # (G*H, R)
+    w_hh: np.ndarray  # (G*H, R); (G*H, 0) for cells that are not recurrent
     b_ih: np.ndarray | None = None  # (G*H,)
     b_hh: np.ndarray | None = None  # (G*H,)
     w_hr: np.ndarray | None = None  # (P, H)
+    parameters: tuple[np.ndarray, ...] = ()  # (H,) each, of own cells
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> "Weights":
+        """Return what a function makes of each array."""
+        given = {field: w for field, w in self._asdict().items() if w is not None and field != "parameters"}
+        made = {field: function(w) for field, w in given.items()}
+        return Weights(parameters=tuple(map(function, self.parameters)), **made)
 
     def astype(self, dtype: npt.DTypeLike) -> "Weights":
         """Return contiguous, read-only copies."""
-        return Weights(**{field: _copy(w, dtype) for field, w in self._asdict().items() if w is not None})
+        return self.map(lambda w: _copy(w, dtype))
 
 
 class Sizes(NamedTuple):
     """What fixes the names and shapes of all weights of a layer."""
 
-    variant: str  # a key of VARIANTS
+    variant: str  # a name of cells.variant
     input_size: int
     hidden_size: int
     proj_size: int = 0
@@ -75,12 +82,12 @@ class Plan:
     @property
     def state_sizes(self) -> tuple[int, ...]:
         """Last axis of each state: R for h, H for c."""
-        return (self.proj_size or self.hidden_size, self.hidden_size)[: len(VARIANTS[self.variant].states)]
+        return (self.proj_size or self.hidden_size, self.hidden_size)[: len(variant(self.variant).states)]
 
     @property
     def phases(self) -> tuple[Phase, ...]:
         """The passes of one step, in order."""
-        return VARIANTS[self.variant].phases
+        return variant(self.variant).phases
 
     @property
     def output_size(self) -> int:
@@ -126,7 +133,7 @@ class Plan:
         return {key: value for key, value in self.__dict__.items() if key != "packed"}
 
 
-def fold_biases(variant: str, weights: Weights) -> tuple[np.ndarray, np.ndarray | None]:
+def fold_biases(name: str, weights: Weights) -> tuple[np.ndarray, np.ndarray | None]:
     """Add the biases as the arithmetic contract does.
 
     Returns
@@ -136,7 +143,7 @@ def fold_biases(variant: str, weights: Weights) -> tuple[np.ndarray, np.ndarray 
     b_h : (H,) array or None
         ``b_hh`` of the gate kept apart, None for variants without one.
     """
-    kind = VARIANTS[variant]
+    kind = variant(name)
     size, dtype = len(weights.w_ih), weights.w_ih.dtype
     b_ih = np.zeros(size, dtype) if weights.b_ih is None else weights.b_ih
     b_hh = np.zeros(size, dtype) if weights.b_hh is None else weights.b_hh
@@ -152,6 +159,7 @@ def fold_biases(variant: str, weights: Weights) -> tuple[np.ndarray, np.ndarray 
 # Names and shapes -----------------------------------------------------------------------------------------------------
 
 _FIELDS = {"w_ih": "weight_ih", "w_hh": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh", "w_hr": "weight_hr"}
+_PARAMETER = "parameters."  # before a parameter's name, in the place of a field
 _KEY = re.compile(
     r"(?P<prefix>.*?)(?P<stem>(?:weight|bias)_(?:ih|hh|hr))(?P<layer>_l(?P<k>\d+)(?P<reverse>_reverse)?)?"
 )
@@ -162,15 +170,16 @@ _HIDDEN_KEY = re.compile(
 
 def _names(sizes: Sizes) -> list[dict[str, str]]:
     """Map the fields of Weights that are present to torch's names: one dict per layer and direction, in order."""
+    kind = variant(sizes.variant)
     absent = set() if sizes.bias else {"b_ih", "b_hh"}
     if not sizes.proj_size:
         absent.add("w_hr")
+    if not kind.recurrent:
+        absent |= {"w_hh", "b_hh"}
+    stems = {field: stem for field, stem in _FIELDS.items() if field not in absent}
+    stems |= {_PARAMETER + name: name for name in kind.parameters}
     return [
-        {
-            field: stem + ("" if sizes.cell else f"_l{layer}" + "_reverse" * direction)
-            for field, stem in _FIELDS.items()
-            if field not in absent
-        }
+        {field: stem + ("" if sizes.cell else f"_l{layer}" + "_reverse" * direction) for field, stem in stems.items()}
         for layer in range(sizes.num_layers)
         for direction in range(sizes.num_directions)
     ]
@@ -183,7 +192,8 @@ class _Shape(NamedTuple):
 
 def _shapes(sizes: Sizes, layer: int) -> dict[str, _Shape]:
     """Map the fields of Weights to their shapes, in symbols and in numbers."""
-    gates, h, p = len(VARIANTS[sizes.variant].gates), sizes.hidden_size, sizes.proj_size
+    kind = variant(sizes.variant)
+    gates, h, p = len(kind.gates), sizes.hidden_size, sizes.proj_size
     rows = "H" if gates == 1 else f"{gates}*H"
     state = ("P", p) if p else ("H", h)
     inputs = ("I", sizes.input_size)
@@ -197,7 +207,7 @@ def _shapes(sizes: Sizes, layer: int) -> dict[str, _Shape]:
         "b_ih": bias,
         "b_hh": bias,
         "w_hr": _Shape(("P", "H"), (p, h)),
-    }
+    } | {_PARAMETER + name: _Shape(("H",), (h,)) for name in kind.parameters}
 
 
 def expected_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
@@ -307,12 +317,20 @@ def check_tensors(
             f"the weights do not fit {_describe(sizes)}: " + "; ".join(problems) + _hint(sizes, missing, unknown)
         )
     return tuple(
-        Weights(**{field: arrays[name] for field, name in names.items()}).astype(dtype) for names in _names(sizes)
+        _weights({field: arrays[name] for field, name in names.items()}).astype(dtype) for names in _names(sizes)
     )
 
 
+def _weights(found: dict[str, np.ndarray]) -> Weights:
+    """Make Weights of their fields and parameters."""
+    parameters = tuple(array for field, array in found.items() if field.startswith(_PARAMETER))
+    fields: dict[str, Any] = {field: array for field, array in found.items() if not field.startswith(_PARAMETER)}
+    fields.setdefault("w_hh", np.empty((len(fields["w_ih"]), 0)))
+    return Weights(parameters=parameters, **fields)
+
+
 def check_arrays(
-    variant: str,
+    kind: str,
     w_ih: Any,
     w_hh: Any,
     b_ih: Any = None,
@@ -336,31 +354,32 @@ def check_arrays(
     for field in ("w_ih", "w_hh", "w_hr"):
         if field in arrays and (arrays[field].ndim != 2 or 0 in arrays[field].shape):
             raise ValueError(f"{labels.get(field, field)} must be a matrix, got shape {arrays[field].shape}")
-    gates = len(VARIANTS[variant].gates)
+    gates = len(variant(kind).gates)
     if w_hr is not None:
         if gates != 4:
-            raise ValueError(f"w_hr: only LSTM has a projection, not {variant}")
-        variant, (proj, hidden) = "lstm_proj", arrays["w_hr"].shape
+            raise ValueError(f"w_hr: only LSTM has a projection, not {kind}")
+        kind, (proj, hidden) = "lstm_proj", arrays["w_hr"].shape
         if gates * hidden not in arrays["w_hh"].shape and gates * proj in arrays["w_hh"].shape:
             proj, hidden = hidden, proj
     else:  # the short side of W is H, whichever way round W lies
         proj, hidden = 0, min(arrays["w_hh"].shape)
     u = arrays["w_ih"].shape
     inputs = u[0] if u[0] != gates * hidden and u[1] == gates * hidden else u[1]
-    sizes = Sizes(variant, inputs, hidden, proj, bias=b_ih is not None or b_hh is not None)
+    sizes = Sizes(kind, inputs, hidden, proj, bias=b_ih is not None or b_hh is not None)
     wanted = _shapes(sizes, 0)
     problems = [p for f, a in arrays.items() if (p := _misshapen(labels.get(f, f), a.shape, wanted[f]))]
     if problems:
         raise ValueError("; ".join(problems))
-    return sizes, Weights(**arrays).astype(dtype)
+    return sizes, _weights(arrays).astype(dtype)
 
 
 def state_dict(weights: Sequence[Weights], sizes: Sizes) -> dict[str, np.ndarray]:
     """Copy all weights to a dict by torch's names, in torch's order; a bias that is None becomes zeros."""
     tensors = {}
     for w, names in zip(weights, _names(sizes), strict=True):
+        parameters = dict(zip(variant(sizes.variant).parameters, w.parameters, strict=True))
         for field, name in names.items():
-            value = getattr(w, field)
+            value = parameters[field.removeprefix(_PARAMETER)] if field not in _FIELDS else getattr(w, field)
             tensors[name] = np.zeros(len(w.w_ih), w.w_ih.dtype) if value is None else value.copy()
     return tensors
 
@@ -428,8 +447,11 @@ def _describe(sizes: Sizes) -> str:
     s = sizes
     extra = f", proj_size={s.proj_size}" * bool(s.proj_size) + f", num_layers={s.num_layers}" * (s.num_layers > 1)
     extra += ", bidirectional=True" * (s.num_directions > 1) + ", bias=False" * (not s.bias)
-    name = s.variant.split("_")[0].upper() + "Cell" * s.cell
-    return f"{name}({s.input_size}, {s.hidden_size}{extra})"
+    function = variant(s.variant).function
+    start = s.variant.split("_")[0].upper() + "Cell" * s.cell + "("
+    if function is not None:
+        start = f"Recurrent({function.__qualname__}, "
+    return f"{start}{s.input_size}, {s.hidden_size}{extra})"
 
 
 def _hint(sizes: Sizes | None, missing: Sequence[str], unknown: Sequence[str]) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 
 from fastrnn import backends, threads
 from fastrnn.dense import DenseLayer
-from fastrnn.recurrent import Array, Recurrent
+from fastrnn.recurrent import Recurrent
+from fastrnn.weighted import Array
 from fastrnn.weights import Plan
 
 if TYPE_CHECKING:

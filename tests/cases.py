@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Results = tuple[np.ndarray, tuple[np.ndarray, ...]]  # y, states
 DTYPES = (np.float32, np.float64)
 _NEEDS = dict.fromkeys(("fastrnn.comparison", "fastrnn.tensors", "fastrnn.torch", "fastrnn._bench.zoo"), "torch")
-_NEEDS |= {"fastrnn.jit": "numba", "fastrnn.simd": "numba"}
+_NEEDS |= {"fastrnn.jit": "numba", "fastrnn.simd": "numba", "fastrnn.more_cells": "numba", "fastrnn.own_cells": "numba"}
 
 # (I, H) around the widths of groups and blocks; H = 130 gives whole blocks and a shorter last one for U = 2 and 4.
 SIZES = ((1, 1), (5, 3), (3, 15), (1, 16), (16, 17), (37, 37), (17, 130))
@@ -132,7 +132,7 @@ def make_plan(case: Case, dtype: npt.DTypeLike, seed: int = 0, weights: Sequence
     if weights is None:
         weights = init_weights(case.sizes, dtype, seed)
         if case.activation == "linear":
-            weights = [Weights(*(None if a is None else a * dtype.type(0.25) for a in w)) for w in weights]
+            weights = [w.map(lambda a: a * dtype.type(0.25)) for w in weights]
     return Plan(
         variant=case.variant,
         activation=case.activation,

@@ -34,7 +34,7 @@ from fastrnn.numba_kernels.ahead import columns_address
 from fastrnn.numba_kernels.calls import address_of, compiled
 from fastrnn.numba_kernels.chain import advance, advance_dense
 from fastrnn.numba_kernels.dense import DENSE_GROUPS, function_address, run_activation, run_dense
-from fastrnn.numba_kernels.forward import VARIANTS, waits_for_weights
+from fastrnn.numba_kernels.forward import phases_of, waits_for_weights
 from fastrnn.numba_kernels.gemm import PHASE_NUMBERS
 from fastrnn.numba_kernels.kind import Phases, PhasesType
 from fastrnn.numba_kernels.layers import run_all, run_rows, run_table, work_bytes
@@ -106,20 +106,21 @@ def _addresses(plan: Any, tables: Sequence[Sequence[np.ndarray]] = (), embedding
     hidden, state, itemsize, name = plan.hidden_size, plan.state_sizes[0], plan.dtype.itemsize, plan.dtype.name
     entries = [plan.num_layers, plan.num_directions, plan.input_size, hidden, state, embedding]
     entries += [len(plan.state_sizes) - 1]
-    phases = VARIANTS[plan.variant]
-    waits = waits_for_weights(plan.variant, hidden, state, itemsize)
+    phases = phases_of(plan.variant)
+    waits = waits_for_weights(phases[0], hidden, state, itemsize)
     fixed = []  # what all layers and directions have in common
     for phase, units in zip(phases, (hidden, state), strict=False):
         shape = phase.groups, phase.gates
         functions = tile_address(*shape, name), gates_address(phase, plan.activation, name)
         columns = columns_address(*shape, name) if waits else 0
         blocks = -(-units * itemsize // (phase.groups * GROUP_BYTES))
-        fixed.append([*functions, columns, *shape, most_rows(phase.gates), blocks, phase.has_x])
+        fixed.append([*functions, columns, *shape, most_rows(phase.gates), blocks, phase.has_x, phase.has_h])
     for index, weights in enumerate(plan.packed):
         at = len(entries)
         for phase, packed, numbers in zip(phases, weights, fixed, strict=True):
             addresses = [array.ctypes.data for array in packed]
-            entries += [*addresses[:3], addresses[3] if phase.apart else 0, *numbers]
+            own = addresses[3] + phase.apart * packed.b.nbytes // phase.gates
+            entries += [*addresses[:3], addresses[3] if phase.apart else 0, *numbers, own]
         for i, table in enumerate(tables[index] if index < len(tables) else ()):
             entries[at + PHASE_NUMBERS * i] = table.ctypes.data
         entries += [0] * (at + 2 * PHASE_NUMBERS - len(entries))
@@ -159,7 +160,7 @@ def prepare(plan: Any) -> Callable[..., None]:
     dtype, packed = np.dtype(plan.dtype), plan.packed
     numbers = _addresses(plan)
     numbers_by_ids: tuple[np.ndarray, Any] | None = None
-    phases = Phases(len(VARIANTS[variant]))
+    phases = Phases(len(phases_of(variant)))
     name = dtype.name  # NumPy works this out anew each time
     fixed = work_bytes(variant, 0, hidden, dtype.itemsize)
     per_row = work_bytes(variant, 1, hidden, dtype.itemsize) - fixed

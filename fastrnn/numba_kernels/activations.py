@@ -8,10 +8,12 @@ p = f q(f). Clamps let NaN pass and keep every 2^n normal. Coefficients: src_ker
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.core.extending import intrinsic
 
+from fastrnn import reference
 from fastrnn.numba_kernels import coefficients
 from fastrnn.numba_kernels.simd import Vector, lanewise
 from fastrnn.numba_kernels.values import LANE, Value, broadcast
@@ -139,21 +141,21 @@ def _of_one(function: Callable[[Value], Value]) -> Any:
     return single
 
 
-sigmoid = lanewise(1, _sigmoid)
+sigmoid = lanewise("sigmoid", _sigmoid, reference.sigmoid)
 """1 / (1 + e^-x)."""
 sigmoid_of_one = _of_one(_sigmoid)
 tanh_of_one = _of_one(_tanh)
-tanh = lanewise(1, _tanh)
+tanh = lanewise("tanh", _tanh, np.tanh)
 """(e^2x - 1) / (e^2x + 1), from |x| so that it is odd to the bit."""
-exp_minus = lanewise(1, _exp_minus)
+exp_minus = lanewise("exp_minus", _exp_minus)
 """e^-d for d >= 0, 0 where that is below e^-SIGMA_LIMIT."""
-log_reduced = lanewise(2, _log_reduced)
+log_reduced = lanewise("log_reduced", _log_reduced)
 """ln(2^k f) for f in (sqrt(1/2), sqrt(2)], k >= 0: u = (f - 1) / (f + 1), ln f = 2u + u^3 q(u^2)."""
-to_normal = lanewise(1, _to_normal)
+to_normal = lanewise("to_normal", _to_normal)
 """+0 for what is below the least normal number; NaN is kept."""
-relu = lanewise(1, _relu)
+relu = lanewise("relu", _relu, reference.relu)
 """max(0, x); NaN passes."""
-flush = lanewise(1, _flush)
+flush = lanewise("flush", _flush, reference.flush)
 """Replace a tiny state by +0; NaN is kept."""
 activation = _of_kind({"tanh": _tanh, "relu": _relu, "sigmoid": _sigmoid, "linear": _linear})
 """f of a plain RNN, or of the numbers of a dense layer one by one."""

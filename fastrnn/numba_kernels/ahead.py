@@ -41,9 +41,9 @@ __all__ = ["AHEAD", "Ahead", "ahead_tile", "begin_ahead", "can_ahead", "columns_
 AHEAD = 12  # time steps: 12 rows x 2 vectors of inputs fit beside the 4 or 6 sums of one row
 
 
-def can_ahead() -> bool:
-    """Whether the target's registers hold both; then a vector is a group."""
-    return registers().width == GROUP_BYTES and registers().number >= 32
+def can_ahead(count: int) -> bool:
+    """Whether the target's registers hold these and so many sums of one row; then a vector is a group."""
+    return registers().width == GROUP_BYTES and registers().number >= 2 * AHEAD + count + 2
 
 
 class _Columns:

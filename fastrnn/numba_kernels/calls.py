@@ -142,8 +142,8 @@ def call_columns(
 @intrinsic
 def call_gates(
     typingctx, address, rows, first, end, units, gates, sums, stride, x_sums, x_stride, cells, padded, old, old_at, new,
-    new_at,
+    new_at, own,
 ):  # fmt: skip
     """Call a compiled `phases.run_gates`, whatever its phase and activation."""
     i, p = types.int64, sums
-    return types.none(i, i, i, i, i, i, p, i, p, i, p, i, p, old_at, p, new_at), _call_any
+    return types.none(i, i, i, i, i, i, p, i, p, i, p, i, p, old_at, p, new_at, p), _call_any

@@ -4,34 +4,36 @@ from collections import namedtuple
 
 from numba import int64
 
+from fastrnn.cells import variant
 from fastrnn.numba_kernels.ahead import AHEAD, Ahead, can_ahead
 from fastrnn.numba_kernels.door import njit
 from fastrnn.numba_kernels.gemm import Rows, project, walk
 from fastrnn.numba_kernels.gru import GRU, GRU_NEW, GRU_RESET
 from fastrnn.numba_kernels.kind import has_two
 from fastrnn.numba_kernels.lstm import LSTM, LSTM_PROJ, PROJECT
+from fastrnn.numba_kernels.own import own_phases
+from fastrnn.numba_kernels.phases import Phase
 from fastrnn.numba_kernels.rnn import RNN
 from fastrnn.numba_kernels.simd import GROUP_BYTES, integers, lanes, move
 
 __all__ = [
     "MANY_ROWS",
     "TILE_ROWS",
-    "VARIANTS",
     "Job",
     "Sizes",
     "forward",
+    "phases_of",
     "take_step",
     "waits_for_weights",
 ]
 
-VARIANTS = {
+_PHASES = {
     "rnn": (RNN,),
     "lstm": (LSTM,),
     "lstm_proj": (LSTM_PROJ, PROJECT),
     "gru": (GRU,),
     "gru_before": (GRU_RESET, GRU_NEW),
 }
-"""Phases of a step."""
 
 TILE_ROWS = 48  # rows of projected inputs held at a time, whatever T is: they stay in the nearer caches
 AHEAD_LEAST = 64 * 1024  # bytes of W_hh that the nearest cache serves about as fast as they are multiplied,
@@ -73,10 +75,15 @@ Sizes = namedtuple("Sizes", "inputs hidden")
 """What `project` takes of a `Job`."""
 
 
-def waits_for_weights(variant: str, hidden: int, state: int, itemsize: int) -> bool:
+def phases_of(name: str) -> tuple[Phase, ...]:
+    """Return the phases of a step of a variant."""
+    return _PHASES.get(name) or own_phases(variant(name))
+
+
+def waits_for_weights(phase: Phase, hidden: int, state: int, itemsize: int) -> bool:
     """Whether one row waits for W_hh from the outer caches, and the target can project inputs on the way."""
-    row = -(-hidden * itemsize // GROUP_BYTES) * VARIANTS[variant][0].gates * GROUP_BYTES
-    return can_ahead() and row * state > AHEAD_LEAST
+    row = -(-hidden * itemsize // GROUP_BYTES) * phase.gates * GROUP_BYTES
+    return phase.has_h and can_ahead(phase.groups * phase.gates) and row * state > AHEAD_LEAST
 
 
 @njit()

@@ -16,16 +16,16 @@ __all__ = ["GATES", "PHASE_NUMBERS", "Packed", "Rows", "packed_at", "project", "
 Rows = namedtuple("Rows", "base offsets")
 """Rows of a matrix: row r starts at base[offsets[r]]."""
 
-PHASE_NUMBERS, GATES = 12, 8
+PHASE_NUMBERS, GATES = 14, 8
 """Numbers of a phase of a layer and direction, and the place of G among them.
 
 Addresses of w_x, w_h, b, and of b_h or 0; what `call_tile`, `call_gates` and `call_columns` call, or 0 for the last
 where inputs are never projected on the way; U, G, the rows of the highest tile, how many blocks there are, and whether
-there is an x.
+the sums are over x, and over h; the address of the parameters of an own cell.
 """
 
 Packed = namedtuple(
-    "Packed", "w_x w_h b b_h tile finish columns groups gates most blocks has_x buffer line ahead_sums"
+    "Packed", "w_x w_h b b_h tile finish columns groups gates most blocks has_x has_h own buffer line ahead_sums"
 )  # fmt: skip
 """The numbers of a phase, and pointers: to its projected inputs, [rows][groups][G][lanes]; and to what a step hands to
 the next of the inputs that are projected on the way: the block, vector and column that are next on the line, and the
@@ -50,6 +50,8 @@ def packed_at(like, table, at, buffer, line, ahead_sums):
         table[at + 9],
         table[at + 10],
         table[at + 11] != 0,
+        table[at + 12] != 0,
+        pointer(like, table[at + 13]),
         buffer,
         line,
         ahead_sums,
@@ -120,7 +122,10 @@ def walk(packed, job, a, depth, old, new, units, step, rows, at, ahead):
                     for k in range(0, here * gates, wide):
                         store(job.x_sums, j * stride + k, load(found, k))
                 x_sums, x_stride = job.x_sums, stride
-            if looks_ahead:
+            sums, sums_stride = job.sums, stride
+            if not packed.has_h:
+                sums, sums_stride = x_sums, x_stride
+            elif looks_ahead:
                 ahead_tile(packed, job, ahead, here, depth, x_sums, apart, move(a.base, a.offsets[0]), w_h)
             else:
                 offsets = move(a.offsets, row)
@@ -128,8 +133,8 @@ def walk(packed, job, a, depth, old, new, units, step, rows, at, ahead):
             cells, end = move(job.cells, row * job.padded), min(units, (q + here) * n)
             old_at, new_at = move(old.offsets, row), move(new.offsets, row)
             call_gates(
-                packed.finish, m, q * n, end, units, packed.gates, job.sums, stride, x_sums, x_stride,
-                cells, job.padded, old.base, old_at, new.base, new_at,
+                packed.finish, m, q * n, end, units, packed.gates, sums, sums_stride, x_sums, x_stride,
+                cells, job.padded, old.base, old_at, new.base, new_at, packed.own,
             )  # fmt: skip
             row += m
             tiles -= 1

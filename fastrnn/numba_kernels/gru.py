@@ -9,7 +9,7 @@ __all__ = ["GRU", "GRU_NEW", "GRU_RESET", "gru_gates", "gru_new_gates", "gru_res
 
 
 @njit()
-def gru_gates(kind, sums, x_sums, cell, old, new, count):
+def gru_gates(kind, sums, x_sums, cell, old, new, own, stride, count):
     """Finish one vector of units of one row: n_x is among the sums over x, n_h among those over h."""
     m = lanes(sums)
     r, z = gate(kind, load(sums, 0)), gate(kind, load(sums, m))
@@ -18,7 +18,7 @@ def gru_gates(kind, sums, x_sums, cell, old, new, count):
 
 
 @njit()
-def gru_reset_gates(kind, sums, x_sums, cell, old, new, count):
+def gru_reset_gates(kind, sums, x_sums, cell, old, new, own, stride, count):
     """Finish r and z of one vector of one row: z is kept, r*h is what W_hn multiplies."""
     r, z = gate(kind, load(sums, 0)), gate(kind, load(sums, lanes(sums)))
     store(cell, 0, z)
@@ -26,7 +26,7 @@ def gru_reset_gates(kind, sums, x_sums, cell, old, new, count):
 
 
 @njit()
-def gru_new_gates(kind, sums, x_sums, cell, old, new, count):
+def gru_new_gates(kind, sums, x_sums, cell, old, new, own, stride, count):
     """Finish n and h' of one vector of one row."""
     n, z = candidate(kind, load(sums, 0)), load(cell, 0)
     store_some(new, flush(fma(z, load_some(old, count), fma(-z, n, n))), count)

@@ -5,15 +5,15 @@ from numba import prange
 from fastrnn.numba_kernels.ahead import AHEAD
 from fastrnn.numba_kernels.calls import call_rows
 from fastrnn.numba_kernels.door import njit
-from fastrnn.numba_kernels.forward import TILE_ROWS, VARIANTS, Job, Sizes, forward
+from fastrnn.numba_kernels.forward import TILE_ROWS, Job, Sizes, forward, phases_of
 from fastrnn.numba_kernels.gemm import GATES, PHASE_NUMBERS, Rows, packed_at, project
 from fastrnn.numba_kernels.simd import GROUP_BYTES, data, integers, lanes, move, pointer
 from fastrnn.numba_kernels.tile import MOST_ROWS
 
 __all__ = ["EMBEDDING", "HAS_C", "HEADER", "TILE_GROUPS", "run_all", "run_rows", "run_table", "work_bytes"]
 
-TILE_GROUPS = MOST_ROWS * max(p.groups * p.gates for phases in VARIANTS.values() for p in phases)
-"""Groups of sums of a tile."""
+TILE_GROUPS = MOST_ROWS * 8
+"""Groups of sums of a tile, at most: the gates of an own cell."""
 
 EMBEDDING, HAS_C = 5, 6
 HEADER = 7
@@ -33,7 +33,7 @@ def work_bytes(variant: str, rows: int, hidden: int, itemsize: int) -> int:
     floats = (
         (2 * TILE_GROUPS + 4 * AHEAD) * n
         + 2 * rows * padded
-        + TILE_ROWS * padded * sum(p.gates for p in VARIANTS[variant])
+        + TILE_ROWS * padded * sum(p.gates for p in phases_of(variant))
     )
     return 8 * (_INTEGERS * rows + TILE_ROWS + _LINES) + floats * itemsize
 

@@ -20,19 +20,19 @@ def _output(kind, sums, cell):
 
 
 @njit()
-def lstm_gates(kind, sums, x_sums, cell, old, new, count):
+def lstm_gates(kind, sums, x_sums, cell, old, new, own, stride, count):
     """Finish one vector of units of one row."""
     store_some(new, flush(_output(kind, sums, cell)), count)
 
 
 @njit()
-def lstm_proj_gates(kind, sums, x_sums, cell, old, new, count):
+def lstm_proj_gates(kind, sums, x_sums, cell, old, new, own, stride, count):
     """Finish one vector of units of one row; what the projection takes is not flushed."""
     store_some(new, _output(kind, sums, cell), count)
 
 
 @njit()
-def project_gates(kind, sums, x_sums, cell, old, new, count):
+def project_gates(kind, sums, x_sums, cell, old, new, own, stride, count):
     """Finish one vector of the projected state of one row."""
     store_some(new, flush(load(sums, 0)), count)
 

@@ -17,7 +17,7 @@ from fastrnn.numba_kernels import prepare, prepare_dense, rows_signature
 from fastrnn.numba_kernels.calls import address_of
 from fastrnn.numba_kernels.dense import DENSE_GROUPS, run_dense
 from fastrnn.numba_kernels.door import STAMP
-from fastrnn.numba_kernels.forward import VARIANTS
+from fastrnn.numba_kernels.forward import phases_of
 from fastrnn.numba_kernels.inside import CALL, forward_all, refuse, reset_all, step_rows
 from fastrnn.numba_kernels.layers import run_rows, work_bytes
 from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX
@@ -117,7 +117,7 @@ def _forward(part: Part, by_ids: int) -> list[int]:
         function = address_of(run_dense, address, *arrays, address, address)
         sizes = -1, plan.output_size, DENSE_GROUPS * GROUP_BYTES + 8 * 48, 0
     else:
-        function = address_of(run_rows, *rows_signature(len(VARIANTS[plan.variant]), name))
+        function = address_of(run_rows, *rows_signature(len(phases_of(plan.variant)), name))
         of_rows = [work_bytes(plan.variant, rows, plan.hidden_size, plan.dtype.itemsize) for rows in (0, 1)]
         sizes = by_ids, plan.output_size, of_rows[0], of_rows[1] - of_rows[0]
     return [function, part.numbers.ctypes.data, *sizes]

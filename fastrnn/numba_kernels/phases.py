@@ -23,15 +23,16 @@ class Phase:
     def __init__(
         self,
         name: str,
-        gate_math: Any,  # (kind, sums, x_sums, cell, old, new, count): finishes one vector of units of one row
+        gate_math: Any,  # finishes one vector of units of one row; for its arguments see `_finish`
         *,
         groups: int,  # U
         gates: int,  # G
         apart: bool = False,  # over h the last gate starts from a bias of its own, and its sum over x is kept apart
         has_x: bool = True,
+        has_h: bool = True,
     ) -> None:
         self.name, self.gate_math, self.groups, self.gates = name, gate_math, groups, gates
-        self.apart, self.has_x = apart, has_x
+        self.apart, self.has_x, self.has_h = apart, has_x, has_h
 
 
 class GatesType(types.Type):
@@ -45,23 +46,27 @@ class GatesType(types.Type):
 register_model(GatesType)(models.OpaqueModel)
 
 
-def _finish(kind, sums, x_sums, cell, old, new, count):
-    """Do a phase's gate math."""
+def _finish(kind, sums, x_sums, cell, old, new, own, stride, count):
+    """Do a phase's gate math for `count` units of a row, no more than a vector.
+
+    Sums over x and h, [G][lanes], and those over x alone; c, or what the second phase takes of the first; h before, and
+    what becomes of it; the parameters of an own cell, each `stride` elements after the other.
+    """
 
 
 @overload(_finish)
-def _finished(kind, sums, x_sums, cell, old, new, count):
+def _finished(kind, sums, x_sums, cell, old, new, own, stride, count):
     gate_math = kind.gate_math
 
-    def call(kind, sums, x_sums, cell, old, new, count):
-        gate_math(kind, sums, x_sums, cell, old, new, count)
+    def call(kind, sums, x_sums, cell, old, new, own, stride, count):
+        gate_math(kind, sums, x_sums, cell, old, new, own, stride, count)
 
     return call
 
 
 @njit(cache=True)
 def run_gates(
-    kind, rows, first, end, units, gates, sums, stride, x_sums, x_stride, cells, padded, old, old_at, new, new_at
+    kind, rows, first, end, units, gates, sums, stride, x_sums, x_stride, cells, padded, old, old_at, new, new_at, own
 ):
     """Finish a tile: do the gate math for units first..end of `units`.
 
@@ -75,6 +80,8 @@ def run_gates(
         c or z of the first row; elements from row to row.
     old, old_at, new, new_at
         The states before and after: row j starts at base[offsets[j]].
+    own
+        The parameters of own cells, [parameters][groups][lanes].
     """
     n, wide = lanes(cells), width(cells)
     for j in range(rows):
@@ -83,7 +90,7 @@ def run_gates(
         for unit in range(first, end, wide):
             place = (unit - first) // n * gates * n + unit % n
             now, left = (move(cell, unit), move(before, unit), move(after, unit)), min(wide, units - unit)
-            _finish(kind, move(row, place), move(x_row, place), *now, left)
+            _finish(kind, move(row, place), move(x_row, place), *now, move(own, unit), padded, left)
 
 
 @cache
@@ -91,4 +98,4 @@ def gates_address(phase: Phase, activation: str, dtype: str) -> int:
     """Compile the gate math of a phase; return what `calls.call_gates` calls."""
     i, floats, integers = types.int64, types.CPointer(getattr(types, dtype)), types.CPointer(types.int64)
     places = floats, i, floats, i, floats, i, floats, integers, floats, integers
-    return address_of(run_gates, GatesType(phase, activation), i, i, i, i, i, *places)
+    return address_of(run_gates, GatesType(phase, activation), i, i, i, i, i, *places, floats)

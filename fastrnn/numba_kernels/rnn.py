@@ -9,7 +9,7 @@ __all__ = ["RNN", "rnn_gates"]
 
 
 @njit()
-def rnn_gates(kind, sums, x_sums, cell, old, new, count):
+def rnn_gates(kind, sums, x_sums, cell, old, new, own, stride, count):
     """Finish one vector of units of one row."""
     store_some(new, flush(activation(kind, load(sums, 0))), count)
 

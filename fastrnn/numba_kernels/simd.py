@@ -12,9 +12,10 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.core.extending import intrinsic, lower_builtin, models, register_model
+from numba.core.extending import intrinsic, lower_builtin, lower_cast, models, register_model
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from fastrnn.numba_kernels.target import registers
@@ -67,50 +68,60 @@ class _VectorModel(models.PrimitiveModel):
 # Arithmetic -----------------------------------------------------------------------------------------------------------
 
 
-def lanewise(arity: int, build: Callable[..., Value]) -> Any:
-    """Make an intrinsic of 1 to 4 vectors that gives a vector, from a function of `Value`."""
+def lanewise(name: str, build: Callable[..., Value], on_arrays: Callable[..., Any] | None = None) -> Any:
+    """Make a function of vectors that gives a vector, from one of `Value`; in Python it is one of NumPy arrays.
 
-    def typed(*args: Any) -> Any:
-        if not isinstance(args[0], Vector) or any(a != args[0] for a in args):
-            return None
+    In compiled code numbers may stand in the place of some of the vectors.
+    """
 
-        def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-            return build(*(Value(builder, v) for v in values)).value
+    def function(*arrays: Any) -> Any:
+        assert on_arrays is not None
+        return on_arrays(*arrays)
 
-        return signature(args[0], *args), codegen
-
-    # Numba reads an intrinsic's parameters off its function, so each arity is written out.
-    functions = {
-        1: lambda typingctx, a: typed(a),
-        2: lambda typingctx, a, b: typed(a, b),
-        3: lambda typingctx, a, b, c: typed(a, b, c),
-        4: lambda typingctx, a, b, c, d: typed(a, b, c, d),
-    }
-    return intrinsic(functions[arity])
+    function.__name__ = name
+    _define(function, build, build.__code__.co_argcount)
+    return function
 
 
-def _define_operator(op: Callable[..., Any], arity: int) -> None:
-    @infer_global(op)
+def _define(function: Callable[..., Any], build: Callable[..., Value], arity: int) -> None:
     class _Template(AbstractTemplate):
-        def generic(self, args: Any, kws: Any) -> Any:
-            if len(args) == arity and isinstance(args[0], Vector) and all(a == args[0] for a in args):
-                return signature(args[0], *args)
-            return None
+        key = function
 
-    @lower_builtin(op, *[Vector] * arity)
+        def generic(self, args: Any, kws: Any) -> Any:
+            vectors = [a for a in args if isinstance(a, Vector)]
+            if len(args) != arity or not vectors:
+                return None
+            if any(a != vectors[0] and not isinstance(a, types.Number) for a in args):
+                return None
+            return signature(vectors[0], *vectors[:1] * arity)
+
+    infer_global(function, types.Function(_Template))
+
+    @lower_builtin(function, *[Vector] * arity)
     def _lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return op(*(Value(builder, a) for a in args)).value
+        return build(*(Value(builder, a) for a in args)).value
+
+
+@lower_cast(types.Number, Vector)
+def _to_vector(context: Any, builder: Any, number: Any, vector: Any, value: Any) -> Any:
+    """A number in the place of a vector is cast to the lanes' type."""
+    single = context.cast(builder, value, number, vector.dtype)
+    return broadcast(builder, single, context.get_value_type(vector))
 
 
 for _op in (operator.add, operator.sub, operator.mul, operator.truediv):
-    _define_operator(_op, 2)
-_define_operator(operator.neg, 1)
+    _define(_op, _op, 2)
+_define(operator.neg, operator.neg, 1)
 
-fma = lanewise(3, lambda a, b, c: a.fma(b, c))
-"""a * b + c, rounded once."""
-absolute = lanewise(1, abs)
-copysign = lanewise(2, lambda a, sign: a.copysign(sign))
-where_less = lanewise(4, lambda a, b, yes, no: a.where("<", b, yes, no))
+fma = lanewise("fma", lambda a, b, c: a.fma(b, c), lambda a, b, c: a * b + c)
+"""a * b + c, rounded once; twice in Python."""
+absolute = lanewise("absolute", lambda a: abs(a), np.abs)
+copysign = lanewise("copysign", lambda a, sign: a.copysign(sign), np.copysign)
+where_less = lanewise(
+    "where_less",
+    lambda a, b, yes, no: a.where("<", b, yes, no),
+    lambda a, b, yes, no: np.where(np.less(a, b), yes, no),
+)
 """a < b ? yes : no; a comparison with NaN is false."""
 
 

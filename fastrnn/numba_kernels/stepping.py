@@ -13,7 +13,7 @@ from numba.core import types
 from fastrnn.numba_kernels.calls import address_of, compiled
 from fastrnn.numba_kernels.chain import BY_IDS, CHAIN, STEP, advance_dense, run_step, run_steps
 from fastrnn.numba_kernels.dense import DENSE_GROUPS
-from fastrnn.numba_kernels.forward import VARIANTS
+from fastrnn.numba_kernels.forward import phases_of
 from fastrnn.numba_kernels.kind import PhasesType
 from fastrnn.numba_kernels.layers import TILE_GROUPS
 from fastrnn.numba_kernels.simd import GROUP_BYTES
@@ -37,7 +37,7 @@ class Part(NamedTuple):
     @property
     def function(self) -> int:
         """Address of the compiled step."""
-        count = 1 if self.is_dense else len(VARIANTS[self.plan.variant])
+        count = 1 if self.is_dense else len(phases_of(self.plan.variant))
         return _function(self.advance, count, self.plan.dtype.name)
 
     @property

@@ -1,0 +1,501 @@
+"""Own cells: those of the package against their papers' equations, two of the built-in ones against themselves."""
+
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import layer_cases
+import numpy as np
+import pytest
+from cases import DTYPES, same_bits
+from layer_cases import arrays, by_steps
+
+import fastrnn
+from fastrnn import reference
+from fastrnn.cells import variant
+
+pytest.importorskip("numba")
+
+from fastrnn import jit, more_cells, simd
+
+
+@fastrnn.cell(gates=("r", "z", "n"), apart="n")
+def gru(r, z, n_x, n_h, h):
+    r, z = simd.sigmoid(r), simd.sigmoid(z)
+    n = simd.tanh(simd.fma(r, n_h, n_x))
+    return simd.fma(z, h, simd.fma(-z, n, n))
+
+
+@fastrnn.cell(gates=("i", "f", "g", "o"), states=("h", "c"))
+def lstm(i, f, g, o, h, c):
+    c = simd.fma(simd.sigmoid(f), c, simd.sigmoid(i) * simd.tanh(g))
+    return simd.sigmoid(o) * simd.tanh(c), c
+
+
+TWINS = {"gru": gru, "lstm": lstm}
+
+
+def equal(a, b):
+    a, b = list(arrays(a)), list(arrays(b))
+    return len(a) == len(b) and all(map(same_bits, a, b))
+
+
+def twins(kind, inputs, hidden, **options):
+    """Make a built-in layer on numba, and the same of an own cell."""
+    built_in = layer_cases.make(kind, inputs, hidden, backend="numba", **options)
+    if options.pop("bidirectional", False):
+        options["direction"] = "bidirectional"
+    own = fastrnn.Recurrent(TWINS[kind], inputs, hidden, **options)
+    return built_in, own.load_state_dict(built_in.state_dict())
+
+
+# Own cells that do what a built-in one does have its bits -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("gru", np.float32), ("lstm", np.float32), ("lstm", np.float64)])
+@pytest.mark.parametrize(
+    ("inputs", "hidden", "batch", "steps", "options"),
+    [
+        (3, 1, 3, 5, {}),
+        (37, 33, 1, 40, {"num_layers": 2, "bidirectional": True}),
+        (64, 128, 1, 60, {}),  # projects inputs on the way
+        (17, 16, 37, 9, {"num_layers": 2, "batch_first": True}),
+        (5, 15, 7, 6, {"bias": False}),
+        (5, 17, 0, 6, {}),
+        (5, 17, 3, 0, {}),
+    ],
+)
+def test_twins(kind, dtype, inputs, hidden, batch, steps, options):
+    built_in, own = twins(kind, inputs, hidden, dtype=dtype, **options)
+    x = layer_cases.inputs(built_in, steps, batch)
+    hx = layer_cases.initial(built_in, batch)
+    assert equal(own(x), built_in(x))
+    lengths = np.arange(batch) % (steps + 1)
+    assert equal(own(x, hx, lengths=lengths), built_in(x, hx, lengths=lengths))
+
+
+@pytest.mark.parametrize("kind", TWINS)
+def test_streams(kind):
+    built_in, own = twins(kind, 5, 17, num_layers=2)
+    x = layer_cases.inputs(own, 12, 4)
+    y, state = built_in(x)
+    stream = own.stream(4)
+    assert same_bits(by_steps(stream, x[:5]), y[:5])
+    assert same_bits(stream.push(x[5:]), y[5:])
+    assert equal(stream.get_state(), state)
+    stream.reset()
+    assert same_bits(stream.step(x[0, [2, 0]], rows=[2, 0]), y[0, [2, 0]])
+
+
+def test_inside_numba():
+    import numba
+
+    @numba.njit
+    def run(w, x, y):
+        state = jit.init_state(w, x.shape[1])
+        for t in range(len(x)):
+            jit.step(w, x[t], state, y[t])
+        return state
+
+    layer = fastrnn.Recurrent(more_cells.sru, 5, 17, 2).init()
+    x = layer_cases.inputs(layer, 6, 3)
+    y, state = layer(x)
+    written = np.empty_like(y)
+    assert equal(run(jit.pack(layer), x, written), state)
+    assert same_bits(written, y)
+
+
+def test_models():
+    """By ids and by their vectors, beside layers of the compiled backend, with an output layer."""
+    rng = np.random.default_rng(0)
+    layers = [fastrnn.Recurrent(gru, 11, 17).init(), fastrnn.LSTM(17, 9).init()]
+    model = fastrnn.SequenceModel(
+        layers, embedding="one_hot", head=fastrnn.Dense(rng.normal(size=(4, 9)), None, "tanh")
+    )
+    ids = rng.integers(0, 11, (3, 6))
+    y = model.predict(ids)
+    vectors = np.eye(11, dtype=np.float32)[ids]
+    assert same_bits(model.predict(vectors), y)
+    stream = model.stream(3)
+    assert same_bits(by_steps(stream, ids, 1), y)
+
+
+# Those of the package against their papers' equations -----------------------------------------------------------------
+
+
+def s(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def g(x):
+    return np.where(x >= 0, x + 0.5, s(x))
+
+
+def li_gru(a, h, c):
+    z, n = s(a["z"]), np.maximum(0, a["n"])
+    return z * h + (1 - z) * n, c
+
+
+def fast_grnn(a, h, c, b_z, b_n, zeta, nu):
+    z, n = s(a["a"] + b_z), np.tanh(a["a"] + b_n)
+    return (zeta * (1 - z) + nu) * n + z * h, c
+
+
+def sru(a, h, c, v_f, v_r):
+    f, r = s(a["f"] + v_f * c), s(a["r"] + v_r * c)
+    new = f * c + (1 - f) * a["n"]
+    return r * new + (1 - r) * a["p"], new
+
+
+def minimal_gru(function):
+    return lambda a, h, c: ((1 - s(a["z"])) * h + s(a["z"]) * function(a["n"]), c)
+
+
+def minimal_lstm(function):
+    def step(a, h, c):
+        f, i = s(a["f"]), s(a["i"])
+        return f / (f + i) * h + i / (f + i) * function(a["n"]), c
+
+    return step
+
+
+PAPERS = {
+    "fast_grnn": fast_grnn,
+    "ind_rnn": lambda a, h, c, u: (np.maximum(0, a["h_new"] + u * h), c),
+    "li_gru": li_gru,
+    "min_gru": minimal_gru(lambda n: n),
+    "min_gru_positive": minimal_gru(g),
+    "min_lstm": minimal_lstm(lambda n: n),
+    "min_lstm_positive": minimal_lstm(g),
+    "sru": sru,
+}
+
+
+def by_paper(layer, x, reverse=False):
+    """Run the equations of a layer's cell in float64: x (T, B, I)."""
+    kind = layer._cell.kind.variant
+    ending = "_l0" + "_reverse" * reverse
+    weights = {name: np.float64(w) for name, w in layer.state_dict().items()}
+    over_x = x @ weights["weight_ih" + ending].T + weights["bias_ih" + ending]
+    h = c = np.zeros((x.shape[1], layer.hidden_size))
+    parameters = [weights[name + ending] for name in kind.parameters]
+    y = np.empty((*x.shape[:2], layer.hidden_size))
+    for t in range(len(x))[:: -1 if reverse else 1]:
+        a = over_x[t]
+        if kind.recurrent:
+            a = a + h @ weights["weight_hh" + ending].T + weights["bias_hh" + ending]
+        h, c = PAPERS[kind.function.__name__](
+            dict(zip(kind.gates, np.split(a, len(kind.gates), -1), strict=True)), h, c, *parameters
+        )
+        y[t] = h
+    return y
+
+
+def test_every_cell_has_its_paper():
+    assert sorted(PAPERS) == sorted(more_cells.__all__)
+
+
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+@pytest.mark.parametrize("name", PAPERS)
+def test_papers(name, backend):
+    cell = getattr(more_cells, name)
+    layer = fastrnn.Recurrent(cell, 5, 37, direction="bidirectional", backend=backend).init(3)
+    x = np.random.default_rng(0).normal(size=(20, 3, 5)).astype(np.float32)
+    y, _ = layer(x)
+    wanted = np.concatenate([by_paper(layer, np.float64(x), reverse) for reverse in (False, True)], -1)
+    np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-6)
+    assert same_bits(layer(x[:, 1:2])[0], y[:, 1:2])
+    assert same_bits(layer(x, lengths=[20, 7, 0])[0][:7, 1, :37], y[:7, 1, :37])
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_float64(name):
+    cell = getattr(more_cells, name)
+    backend = "numba" if name == "fast_grnn" else "reference"  # each takes seconds to compile
+    layer = fastrnn.Recurrent(cell, 5, 17, dtype="float64", backend=backend).init(3)
+    x = np.random.default_rng(0).normal(size=(20, 3, 5))
+    np.testing.assert_allclose(layer(x)[0], by_paper(layer, x), rtol=1e-12, atol=1e-14)
+
+
+# Most gates, states and parameters; the narrowest registers -----------------------------------------------------------
+
+MOST = """
+import fastrnn
+from fastrnn import simd
+
+SLOPE = 0.25
+
+@fastrnn.cell(
+    gates=tuple("abcdefgi"), states=("h", "m"), parameters=("p", "q", "r", "s", "t", "u", "v", "w"), apart="i"
+)
+def most(a, b, c, d, e, f, g, i_x, i_h, h, m, p, q, r, s, t, u, v, w):
+    one = simd.tanh(a + p) * simd.sigmoid(b * q) + simd.relu(c - r) * SLOPE
+    two = simd.where_less(d, e, simd.absolute(f) + s, simd.copysign(g, t)) / (2 + simd.absolute(u))
+    return simd.tanh(one + two + v * h), simd.fma(0.5, m, i_x * w - i_h)
+"""
+
+
+def test_the_most_of_all(tmp_path):
+    """Where a vector has 4 floats, and there are 16 of them, the bits are the same."""
+    (tmp_path / "most_of_all.py").write_text(MOST)
+    program = textwrap.dedent("""
+        import sys
+        import numpy as np
+        sys.path.insert(0, sys.argv[1])
+        import fastrnn, most_of_all
+        from fastrnn.numba_kernels.target import registers
+        layer = fastrnn.Recurrent(most_of_all.most, 5, 37, 2).init(1)
+        x = np.random.default_rng(0).normal(size=(9, 8, 5)).astype(np.float32)
+        y, (h, m) = layer(x)
+        again = fastrnn.Recurrent(most_of_all.most, 5, 37, 2, backend="reference").load_state_dict(layer.state_dict())
+        for a, b in zip((y, h, m), (again(x)[0], *again(x)[1])):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        print(registers().width, y.tobytes().hex(), h.tobytes().hex(), m.tobytes().hex())
+    """)
+    found = []
+    for cpu in ("", "x86-64"):
+        if cpu and os.uname().machine != "x86_64":
+            pytest.skip("needs an x86-64 processor")
+        environment = os.environ | {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ""} if cpu else dict(os.environ)
+        command = [sys.executable, "-c", program, str(tmp_path)]
+        found.append(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    (_, *bits), (width, *narrow) = map(str.split, found)
+    assert width == "16"
+    assert bits == narrow
+
+
+# What a cell may be ---------------------------------------------------------------------------------------------------
+
+
+def test_simd_on_arrays():
+    """What the reference runs is what the kernels run, up to rounding."""
+    a, b = np.random.default_rng(0).normal(size=(2, 100)).astype(np.float32)
+    assert same_bits(simd.fma(a, 0.5, b), a * np.float32(0.5) + b)
+    assert same_bits(simd.where_less(a, 0.0, b, 1.0), np.where(a < 0, b, np.float32(1)))
+    assert same_bits(simd.copysign(a, b), np.copysign(a, b))
+    assert same_bits(simd.sigmoid(a), reference.sigmoid(a))
+
+
+FACTOR = 0.5
+
+
+def scaled(factor):
+    @fastrnn.cell(gates=("a",))
+    def cell(a, h):
+        return simd.tanh(a) * factor
+
+    return cell
+
+
+def test_numbers_outside_make_another_kind():
+    one, two = scaled(0.5), scaled(0.25)
+    assert one.variant.name == scaled(0.5).variant.name != two.variant.name
+    layers = [fastrnn.Recurrent(cell, 3, 5, backend="reference").init() for cell in (one, two)]
+    x = np.ones((1, 1, 3))
+    assert same_bits(layers[0](x)[0], 2 * layers[1](x)[0])
+
+
+def plain(a, h):
+    return a
+
+
+def uses_numpy(a, h):
+    return np.tanh(a)
+
+
+def uses_a_function(a, h):
+    return plain(a, h)
+
+
+def lambda_inside(a, h):
+    return (lambda x: x)(a)
+
+
+def sums_up(a, h):
+    return (a + h).sum()
+
+
+def wide(a, h):
+    return a * np.float64(1)
+
+
+def two_states(a, h):
+    return a, h
+
+
+def misordered(h, a):
+    return a
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "error", "said"),
+    [
+        (plain, {"gates": "a"}, TypeError, "gates must be a tuple of names"),
+        (plain, {"gates": ()}, ValueError, "gates must be 1 to 8 names, got 0"),
+        (plain, {"gates": ["a"] * 9}, ValueError, "gates must be 1 to 8 names, got 9"),
+        (plain, {"gates": ("a", "a")}, ValueError, "names of their own"),
+        (plain, {"gates": ("bias_ih",)}, ValueError, "do not begin with weight_ or bias_"),
+        (plain, {"gates": ("a",), "states": ("c",)}, ValueError, "states must begin with 'h'"),
+        (plain, {"gates": ("a",), "states": ("h", "b", "c")}, ValueError, "states must be 1 to 2 names"),
+        (plain, {"gates": ("a",), "parameters": "p"}, TypeError, "parameters must be"),
+        (plain, {"gates": ("a",), "recurrent": 1}, TypeError, "recurrent must be True or False"),
+        (plain, {"gates": ("a", "b"), "apart": "a"}, ValueError, "apart must be the last gate"),
+        (plain, {"gates": ("a",), "apart": "a", "recurrent": False}, ValueError, "of a recurrent cell"),
+        (plain, {"gates": ("a", "b")}, ValueError, r"has the arguments \('a', 'h'\), expected .* \('a', 'b', 'h'\)"),
+        (misordered, {"gates": ("a",)}, ValueError, r"has the arguments \('h', 'a'\)"),
+        (plain, {"gates": ("a",), "states": ("h", "c")}, ValueError, "has the arguments"),
+        (uses_numpy, {"gates": ("a",)}, TypeError, "uses np, module: .* numbers and the functions of fastrnn.simd"),
+        (uses_a_function, {"gates": ("a",)}, TypeError, "uses plain, function"),
+        (lambda_inside, {"gates": ("a",)}, TypeError, "defines a function inside"),
+        (sums_up, {"gates": ("a",)}, ValueError, "an array of the shape and dtype of its arguments"),
+        (two_states, {"gates": ("a",)}, ValueError, "for each of its states"),
+        (len, {"gates": ("a",)}, TypeError, "decorates a plain function"),
+    ],
+)
+def test_refused(function, options, error, said):
+    with pytest.raises(error, match=said):
+        fastrnn.cell(**options)(function)
+
+
+def test_the_compiled_backend_refuses():
+    with pytest.raises(fastrnn.UnsupportedError, match="'numba' and 'reference' do"):
+        fastrnn.Recurrent(gru, 3, 4, backend="cython")
+    with pytest.raises(fastrnn.UnsupportedError, match="'numba' and 'reference' do"):
+        fastrnn.capsule(fastrnn.Recurrent(gru, 3, 4).init())
+
+
+# Recurrent and Cell ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cell", "layer", "options"),
+    [
+        ("rnn", fastrnn.RNN(3, 4), {}),
+        ("lstm", fastrnn.LSTM(3, 4, 2, bidirectional=True), {"num_layers": 2, "direction": "bidirectional"}),
+        ("lstm", fastrnn.LSTM(3, 4, proj_size=2), {"proj_size": 2}),
+        ("gru", fastrnn.GRU(3, 4, batch_first=True), {"batch_first": True}),
+        (fastrnn.Cell("gru", reset_after=False), fastrnn.GRU(3, 4, reset_after=False), {}),
+    ],
+)
+def test_built_in_kinds(cell, layer, options):
+    general = fastrnn.Recurrent(cell, 3, 4, **options).load_state_dict(layer.init().state_dict())
+    x = layer_cases.inputs(layer)
+    assert equal(general(x), layer(x))
+
+
+def test_repr():
+    layer = fastrnn.Recurrent(gru, 3, 4, 2, direction="bidirectional", backend="reference", num_threads=1)
+    assert repr(layer) == (
+        "Recurrent(gru, 3, 4, num_layers=2, direction=bidirectional, backend=reference, num_threads=1)"
+    )
+    assert repr(fastrnn.Recurrent("lstm", 3, 4, proj_size=2)) == "Recurrent(Cell('lstm'), 3, 4, proj_size=2)"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"direction": "reverse"}, fastrnn.UnsupportedError, "direction='reverse' is not supported yet"),
+        ({"direction": "back"}, ValueError, "direction must be one of"),
+        ({"merge": "sum"}, fastrnn.UnsupportedError, "merge='sum'"),
+        ({"padding": "hold"}, fastrnn.UnsupportedError, "padding='hold'"),
+        ({"backward_cell": "gru"}, fastrnn.UnsupportedError, "backward_cell='gru'"),
+        ({"proj_size": 2}, fastrnn.UnsupportedError, "proj_size=2 of a cell of kind gru"),
+    ],
+)
+def test_not_yet(options, error, said):
+    with pytest.raises(error, match=said):
+        fastrnn.Recurrent(gru, 3, 4, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "error", "said"),
+    [
+        (gru, {"clip": 1.0}, fastrnn.UnsupportedError, "clip"),
+        ("lstm", {"peephole": True}, fastrnn.UnsupportedError, "peephole"),
+        ("lstm", {"reset_after": False}, fastrnn.UnsupportedError, "reset_after"),
+        ("grue", {}, ValueError, "kind must be one of"),
+        (plain, {}, TypeError, "kind must be 'rnn', 'lstm', 'gru' or what fastrnn.cell returns, got function"),
+    ],
+)
+def test_cell_errors(kind, options, error, said):
+    with pytest.raises(error, match=said):
+        fastrnn.Cell(kind, **options)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["sru", "fast_grnn"])
+def test_from_weights(name, dtype):
+    cell = getattr(more_cells, name)
+    whole = fastrnn.Recurrent(cell, 5, 7, backend="reference", dtype=dtype).init(1)
+    weights = {key.removesuffix("_l0"): array for key, array in whole.state_dict().items()}
+    parameters = {key: weights[key] for key in cell.variant.parameters}
+    matrices = [weights.get(key) for key in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    options = {"cell": cell, "parameters": parameters, "dtype": dtype, "backend": "reference"}
+    layer = fastrnn.Recurrent.from_weights(*matrices, **options)
+    x = layer_cases.inputs(whole)
+    assert equal(layer(x), whole(x))
+    bare = fastrnn.Recurrent.from_weights(*matrices[:2], **options)
+    assert not bare.bias
+    with pytest.raises(ValueError, match="missing"):
+        fastrnn.Recurrent.from_weights(*matrices, **options | {"parameters": {}})
+    with pytest.raises(ValueError, match="expected"):
+        fastrnn.Recurrent.from_weights(matrices[0][:-1], *matrices[1:], **options)
+
+
+def test_state_dict():
+    layer = fastrnn.Recurrent(more_cells.sru, 3, 4, direction="bidirectional", backend="reference").init()
+    shapes = {name: array.shape for name, array in layer.state_dict().items()}
+    one = {"weight_ih_l0": (16, 3), "bias_ih_l0": (16,), "v_f_l0": (4,), "v_r_l0": (4,)}
+    assert shapes == one | {name + "_reverse": shape for name, shape in one.items()}
+    with pytest.raises(ValueError, match=r"v_r_l0 is \(5,\), expected \(H,\) = \(4,\)"):
+        layer.load_state_dict(layer.state_dict() | {"v_r_l0": np.zeros(5)})
+
+
+def test_trace():
+    """Gates are shown before the function, which alone knows what it does to them."""
+    layer = fastrnn.Recurrent(lstm, 3, 4, backend="reference").init()
+    built_in = fastrnn.LSTM(3, 4).load_state_dict(layer.state_dict())
+    x = layer_cases.inputs(layer, batch=None)
+    (own,), (known,) = layer.trace(x), built_in.trace(x)
+    np.testing.assert_allclose(own["c"], known["c"], rtol=1e-6)
+    np.testing.assert_allclose(reference.sigmoid(own["f"]), known["f"], rtol=1e-6)
+
+
+# Files and pickles ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", [more_cells.sru, gru, "gru"])
+def test_files_and_pickles(cell, tmp_path):
+    layer = fastrnn.Recurrent(cell, 3, 4, 2, direction="bidirectional", backend="reference").init()
+    x = layer_cases.inputs(layer)
+    path = tmp_path / "layer.safetensors"
+    layer.save(path)
+    for again in (fastrnn.load(path), pickle.loads(pickle.dumps(layer))):
+        again.backend = "reference"
+        assert equal(again(x), layer(x))
+        assert again.__dask_tokenize__() == layer.__dask_tokenize__()
+
+
+def test_tokens_tell_cells_apart():
+    layers = [fastrnn.Recurrent(scaled(factor), 3, 5, backend="reference").init() for factor in (0.5, 0.25)]
+    assert layers[0].__dask_tokenize__() != layers[1].__dask_tokenize__()
+
+
+def test_files_know_no_code(tmp_path):
+    """A process that has not defined the cell says so."""
+    (tmp_path / "most_of_all.py").write_text(MOST)
+    path = tmp_path / "layer.safetensors"
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    }
+    program = f"import fastrnn, most_of_all; fastrnn.Recurrent(most_of_all.most, 3, 4).init().save({str(path)!r})"
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    with pytest.raises(fastrnn.FormatError, match=r"the cell most_of_all\.most is not defined in this process"):
+        fastrnn.load(path)
+
+
+def test_unknown_variants():
+    with pytest.raises(LookupError, match="is not defined in this process: import the module"):
+        variant("nowhere.cell-0")
