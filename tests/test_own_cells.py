@@ -122,6 +122,17 @@ def test_models():
     assert same_bits(by_steps(stream, ids, 1), y)
 
 
+def test_generation():
+    """All on numba, where the loop over tokens is compiled."""
+    with fastrnn.use_backend("numba"):
+        layer = fastrnn.Recurrent(more_cells.sru, 11, 17).init()
+        head = fastrnn.Dense(np.random.default_rng(0).normal(size=(11, 17)), None, "softmax")
+        model = fastrnn.SequenceModel(layer, embedding="one_hot", head=head)
+        tokens = model.generate([1, 2], 9, n=3, seed=5)
+        assert np.array_equal(model.generate([1, 2], 9, seed=6), tokens[1])
+        assert np.array_equal(list(model.generate_iter([1, 2], 9, seed=6)), tokens[1])
+
+
 # Those of the package against their papers' equations -----------------------------------------------------------------
 
 
