@@ -277,6 +277,29 @@ def test_the_most_of_all(tmp_path):
     assert bits == narrow
 
 
+def test_a_cache_does_not_import_the_cells_module(tmp_path):
+    """It may be a script, or be found elsewhere in the next process."""
+    program = textwrap.dedent("""
+        import sys
+        import numpy as np
+        cells = {"__name__": "of_this_process"}
+        exec(sys.argv[1], cells)
+        import fastrnn
+        from fastrnn.numba_kernels.phases import run_gates
+        layer = fastrnn.Recurrent(cells["most"], 5, 7).init(1)
+        print(layer(np.ones((3, 2, 5)))[0].tobytes().hex(), sum(run_gates.stats.cache_hits.values()))
+    """)
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", program, MOST], env=environment, check=True, capture_output=True, text=True
+        ).stdout.split()
+        for _ in range(2)
+    ]
+    assert found[0][0] == found[1][0]
+    assert [hits for _, hits in found] == ["0", "1"]
+
+
 # What a cell may be ---------------------------------------------------------------------------------------------------
 
 

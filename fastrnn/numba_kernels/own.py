@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 from numba.core import types
@@ -35,13 +36,20 @@ def _loads(count: int) -> Any:
     return loads
 
 
+def _ours(variant: Variant) -> FunctionType:
+    """Return the function of a cell as one of this module: Numba's disk cache imports the modules of what it holds."""
+    function: Any = variant.function
+    ours = FunctionType(function.__code__, function.__globals__, variant.name, None, function.__closure__)
+    ours.__module__, ours.__qualname__ = __name__, variant.name
+    return ours
+
+
 @cache
 def own_phases(variant: Variant) -> tuple[Phase]:
     """Make the phase of an own cell."""
-    assert variant.function is not None
     (phase,) = variant.phases
     apart, parameters = variant.apart is not None, len(variant.parameters)
-    math = _gate_math(variant.function, len(phase.gates), apart, len(variant.states) > 1, parameters)
+    math = _gate_math(_ours(variant), len(phase.gates), apart, len(variant.states) > 1, parameters)
     made = Phase(
         phase.name, math, groups=phase.groups, gates=len(phase.gates), apart=apart, has_h=variant.recurrent
     )  # fmt: skip
