@@ -27,10 +27,11 @@ from fastrnn.dense import make_plan as make_dense
 from fastrnn.numba_kernels.ahead import run_columns
 from fastrnn.numba_kernels.dense import run_activation, run_dense, run_function
 from fastrnn.numba_kernels.layers import run_rows
-from fastrnn.numba_kernels.phases import run_gates
-from fastrnn.numba_kernels.tile import run_tile
+from fastrnn.numba_kernels.phases import run_gates, run_row_gates
+from fastrnn.numba_kernels.tile import run_row, run_tile
 
-CALLED, BY_ADDRESS = (run_rows, run_dense, run_activation), (run_columns, run_function, run_gates, run_tile)
+CALLED = run_rows, run_dense, run_activation
+BY_ADDRESS = run_columns, run_function, run_gates, run_row, run_row_gates, run_tile
 SHARE_NO_PHASE = ("rnn", "lstm_proj", "gru", "gru_before")  # every phase, compiled once
 
 def problem(variant, dtype="float32", batch=7):
@@ -144,7 +145,7 @@ def test_a_callers_fastmath_stays_outside(tmp_path):
             check(results(plan, numba_kernels.prepare(plan), *data), expected)
         for activation in ("softmax", "log_softmax"):
             check_dense(activation)
-        for entry in (*CALLED, run_function, run_gates, run_tile):
+        for entry in (*CALLED, run_function, run_gates, run_row, run_row_gates, run_tile):
             assert entry.stats.cache_hits and not entry.stats.cache_misses
         """,
         tmp_path,

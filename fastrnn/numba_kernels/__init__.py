@@ -38,12 +38,12 @@ from fastrnn.numba_kernels.forward import phases_of, waits_for_weights
 from fastrnn.numba_kernels.gemm import PHASE_NUMBERS
 from fastrnn.numba_kernels.kind import Phases, PhasesType
 from fastrnn.numba_kernels.layers import run_all, run_rows, run_table, work_bytes
-from fastrnn.numba_kernels.phases import gates_address
+from fastrnn.numba_kernels.phases import gates_addresses
 from fastrnn.numba_kernels.rnn import RNN
 from fastrnn.numba_kernels.simd import GROUP_BYTES
 from fastrnn.numba_kernels.stepping import Generator, Part, Stepper, empty
 from fastrnn.numba_kernels.threads import launch
-from fastrnn.numba_kernels.tile import most_rows, tile_address
+from fastrnn.numba_kernels.tile import most_rows, tile_addresses
 
 __all__ = ["Generator", "Stepper", "activate_rows", "prepare", "prepare_dense"]
 
@@ -111,7 +111,7 @@ def _addresses(plan: Any, tables: Sequence[Sequence[np.ndarray]] = (), embedding
     fixed = []  # what all layers and directions have in common
     for phase, units in zip(phases, (hidden, state), strict=False):
         shape = phase.groups, phase.gates
-        functions = tile_address(*shape, name), gates_address(phase, plan.activation, name)
+        functions = *tile_addresses(*shape, name), *gates_addresses(phase, plan.activation, name)
         columns = columns_address(*shape, name) if waits else 0
         blocks = -(-units * itemsize // (phase.groups * GROUP_BYTES))
         fixed.append([*functions, columns, *shape, most_rows(phase.gates), blocks, phase.has_x, phase.has_h])
@@ -256,7 +256,7 @@ def prepare_dense(plan: Any) -> Callable[..., None]:
     packed, itemsize = plan.packed, plan.dtype.itemsize
     name, activation = plan.dtype.name, plan.activation
     entries = [plan.input_size, plan.output_size, packed.w_x.ctypes.data, packed.b.ctypes.data]
-    entries += [tile_address(RNN.groups, RNN.gates, name), most_rows(RNN.gates)]
+    entries += [*tile_addresses(RNN.groups, RNN.gates, name), most_rows(RNN.gates)]
     entries += [function_address(activation, name), activation == "linear"]
     numbers = np.array(entries, np.int64)
     table, most = numbers.ctypes.data, _DENSE_TILE_BYTES // (plan.output_size * itemsize)

@@ -1,38 +1,39 @@
 """What `fastrnn.jit` offers to compiled code: arguments are checked and turned into the numbers of a call."""
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, reduce
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.errors import TypingError
-from numba.core.extending import intrinsic
+from numba.core.typing.templates import infer_global, make_intrinsic_template
 
 from fastrnn.numba_kernels.activations import sigmoid_of_one, tanh_of_one
-from fastrnn.numba_kernels.calls import call, stack
-from fastrnn.numba_kernels.chain import COUNT, IDS, OUT, STATES, TURN, X_STRIDE, X
+from fastrnn.numba_kernels.calls import build_call, stack
 from fastrnn.numba_kernels.dense import activate
 from fastrnn.numba_kernels.door import attribute, njit, overload
 from fastrnn.numba_kernels.inside import (
+    BATCHED,
+    BY_ID,
     CALL,
-    COLUMN,
     FORWARD,
+    ID,
     INPUTS,
-    IS_STATE,
-    IS_X,
-    IS_Y,
     NETWORK,
     OUTPUTS,
     PACKED,
-    REFUSE,
     RESET,
+    SKEWED,
+    SOURCE,
     STEP_ROWS,
-    STEPS,
-    TIME,
+    TARGET,
+    TIMED,
 )
 from fastrnn.numba_kernels.kind import Kind
-from fastrnn.numba_kernels.packed import PackedType, check_packed, floats, numbers_of, room
-from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX, address, data, integers, itemsize, move, pointer
+from fastrnn.numba_kernels.packed import PackedType, check_packed, numbers_of, table_of
+from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX, data, pointer
 
 __all__ = ["forward", "init_state", "reset", "sigmoid", "softmax", "step", "tanh"]
 
@@ -99,190 +100,139 @@ def _axes_of_x(w: Any, x: Any, steps: int) -> int:
     return axes
 
 
-# Shapes: errors when it runs ------------------------------------------------------------------------------------------
+# A call: the numbers that describe it, and the function that takes them ---------------------------------------------
 
 
-@njit()
-def _refuse(table, now, what, shape):
-    """Raise what is wrong with a shape."""
-    now[0], now[1] = what, len(shape)
-    for i in range(len(shape)):
-        now[2 + i] = shape[i]
-    call(table[REFUSE], table, address(table), address(now))
+class _Call:
+    """Builds a call of one of `inside`'s functions, in the code that Numba makes of a user's function.
 
+    It borrows its arguments: in a compiled function of its own Numba would count references to all arrays, for longer
+    than it takes to compare shapes. The numbers of the call stand on the stack of the user's function, which keeps them
+    from step to step.
+    """
 
-@cache
-def _locator(steps: bool, ids: bool, batch: bool) -> Any:
-    """Make what puts down where an array x lies; its axes are those of time, of the batch, and I, if it has them."""
-    last, axes = steps + batch, steps + batch + (not ids)
-    stride = 1 + axes  # of the first axis, among the numbers of `_flat_strided`
+    def __init__(self, context: Any, builder: Any, w: PackedType, value: Any) -> None:
+        self.context, self.builder, self.w = context, builder, w
+        self.table = table_of(context, builder, w, value)
+        self.room = cgutils.alloca_once(builder, ir.ArrayType(INDEX, CALL + 8 * len(w.states)))  # zeros at first
 
-    @njit(forceinline=True)
-    def locate(like, table, now, x):
-        unit = 8 if ids else itemsize(like)
-        now[COLUMN], now[TIME], now[X_STRIDE], now[STEPS], now[COUNT] = 1, 0, 0, 1, 1
-        if ids:
-            now[IDS] = x[0]
+    def put(self, place: int, number: Any) -> None:
+        """Write a number."""
+        self.builder.store(INDEX(number) if isinstance(number, int) else number, self.at(place))
+
+    def at(self, place: int) -> Any:
+        """Point at a number."""
+        return self.builder.gep(self.room, [INDEX(0), INDEX(place)], inbounds=True)
+
+    def array(self, kind: Any, value: Any) -> tuple[Any, list[Any], list[Any]]:
+        """Take apart an array: its address, shape and strides."""
+        array = self.context.make_array(kind)(self.context, self.builder, value)
+        shape, strides = (cgutils.unpack_tuple(self.builder, axes, kind.ndim) for axes in (array.shape, array.strides))
+        return self.builder.ptrtoint(array.data, INDEX), list(shape), list(strides)
+
+    def axes(self, place: int, numbers: list[Any], given: tuple[bool, ...], missing: int) -> None:
+        """Write a number for each of three axes, of which some are given."""
+        rest = iter(numbers)
+        for i, is_given in enumerate(given):
+            self.put(place + i, next(rest) if is_given else missing)
+
+    def x(self, kind: Any, value: Any, timed: bool, batched: bool, is_ids: bool) -> None:
+        """Write where x lies."""
+        if isinstance(kind, types.Array):
+            start, shape, strides = self.array(kind, value)
+            size = INDEX(8 if is_ids else self.w.dtype.bitwidth // 8)
+            skewed = reduce(self.builder.or_, [self.builder.srem(stride, size) for stride in strides])
+            self.put(SKEWED, skewed if kind.layout == "A" else 0)
+            strides = [self.builder.sdiv(stride, size) for stride in strides]
         else:
-            now[X], now[IDS] = x[0], 0
-            if x[1 + last] != table[INPUTS]:
-                _refuse(table, now, IS_X, x[1:stride])
-            now[COLUMN] = x[stride + last] // unit
-        if steps:
-            now[TIME], now[STEPS] = x[stride] // unit, x[1]
-        if batch:
-            now[X_STRIDE], now[COUNT] = x[stride + last - 1] // unit, x[last]
+            number = self.context.cast(self.builder, value, kind, types.int64)
+            self.put(ID, number)
+            start, shape, strides = self.builder.ptrtoint(self.at(ID), INDEX), [], []
+        given = timed, batched, not is_ids
+        self.put(TIMED, int(timed))
+        self.put(BATCHED, int(batched))
+        self.put(BY_ID, int(is_ids))
+        self.put(SOURCE, start)
+        self.axes(SOURCE + 1, shape, given, 1)
+        self.axes(SOURCE + 4, strides, given, 0)
 
-    return locate
+    def y(self, kind: Any, value: Any, timed: bool, batched: bool) -> None:
+        """Write where y lies."""
+        start, shape, _ = self.array(kind, value)
+        self.put(TARGET, start)
+        self.axes(TARGET + 1, shape, (timed, batched, True), 1)
+
+    def state(self, kind: Any, value: Any, batched: bool) -> Any:
+        """Write where states lie; returns the batch of the first one."""
+        counts, batches = self.w.states, []
+        each = [(kind, value)] if not self.w.is_model else self.parts(kind, value)
+        for k, (count, one) in enumerate(zip(counts, each, strict=True)):
+            for i, (of_part, part) in enumerate(self.parts(*one) if count == 2 else [one]):
+                start, shape, _ = self.array(of_part, part)
+                self.put(CALL + 2 * k + i, start)
+                self.axes(CALL + 2 * len(counts) + 3 * (2 * k + i), shape, (True, batched, True), 1)
+                batches.append(shape[1] if batched else 1)
+        return batches[0]
+
+    def parts(self, kind: Any, value: Any) -> list[tuple[Any, Any]]:
+        """Take apart a tuple."""
+        return [(part, self.builder.extract_value(value, i)) for i, part in enumerate(kind)]
+
+    def run(self, function: int) -> Any:
+        """Call the function whose address is so many numbers into the packed weights."""
+        builder, like = self.builder, types.CPointer(self.w.dtype)
+        nothing = ir.Constant(self.context.get_value_type(like), None)
+        callee = builder.load(builder.gep(self.table, [INDEX(function)]))
+        numbers = builder.ptrtoint(self.table, INDEX), builder.ptrtoint(self.room, INDEX)
+        return build_call(self.context, builder, callee, (like, types.int64, types.int64), [nothing, *numbers])
 
 
-@njit(forceinline=True)
-def _locate_id(like, table, now, x):
-    """Put down a single id, and where."""
-    now[TIME], now[IDS], now[X_STRIDE], now[STEPS], now[COUNT] = x[0], address(move(now, TIME)), 0, 1, 1
+def _compiled(definition: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let Numba build calls of a function by `definition`, as of an intrinsic; in Python it is called as it is."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        infer_global(function, types.Function(make_intrinsic_template(function, definition, function.__name__)))
+        return function
+
+    return decorate
 
 
-def _flattened(strided: bool) -> Any:
-    @intrinsic
-    def flat(typingctx, given):
-        def leaves(kind: Any) -> list[Any]:
-            return [leaf for part in kind for leaf in leaves(part)] if isinstance(kind, types.BaseTuple) else [kind]
+def _definition(function: int, timed: bool) -> Callable[..., Any]:
+    """Make what types and builds a call with x, a state and y."""
 
-        sizes = [1 + (1 + strided) * leaf.ndim if isinstance(leaf, types.Array) else 1 for leaf in leaves(given)]
-        result = types.UniTuple(types.int64, sum(sizes))
+    def define(typingctx: Any, w: Any, x: Any, state: Any, y: Any) -> Any:
+        batched = bool(_axes_of_x(w, x, timed))
+        _array(y, w, "y", timed + batched + 1)
+        _state(w, state, 2 + batched)
+        is_ids = _ids(w, x)
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            def values(kind: Any, value: Any) -> list[Any]:
-                if isinstance(kind, types.BaseTuple):
-                    parts = [values(part, builder.extract_value(value, i)) for i, part in enumerate(kind)]
-                    return [number for part in parts for number in part]
-                if not isinstance(kind, types.Array):
-                    return [context.cast(builder, value, kind, types.int64)]
-                array = context.make_array(kind)(context, builder, value)
-                found = [builder.ptrtoint(array.data, INDEX), *cgutils.unpack_tuple(builder, array.shape, kind.ndim)]
-                return found + strided * cgutils.unpack_tuple(builder, array.strides, kind.ndim)
+            made = _Call(context, builder, w, args[0])
+            made.x(x, args[1], timed, batched, is_ids)
+            made.state(state, args[2], batched)
+            made.y(y, args[3], timed, batched)
+            return made.run(function)
 
-            return context.make_tuple(builder, result, values(given, args[0]))
+        return types.none(w, x, state, y), codegen
 
-        return result(given), codegen
-
-    return flat
+    return define
 
 
-_flat, _flat_strided = _flattened(False), _flattened(True)
-"""For every array in nested tuples its address, its shape and, if wanted, its strides: a tuple of numbers.
-
-Numba would count references to what it takes out of a tuple, for longer than it takes to compare a shape.
-"""
-
-
-@cache
-def _states(counts: tuple[int, ...], batch: bool) -> Any:
-    """Make what puts down where the states of recurrent parts lie, from the numbers of `_flat`."""
-    places, each = [], 3 + batch  # numbers of an array
-    for k, count in enumerate(counts):
-        for i in range(count):
-            places.append((PACKED + NETWORK * k, 1 + i, CALL + 2 * k + i, IS_STATE + 2 * k + i))
-    put: Any = None
-    for n in reversed(range(len(places))):
-        put = _putter(*places[n], n * each, batch, put)
-    return put
-
-
-def _putter(part: int, size: int, place: int, what: int, at: int, batch: bool, after: Any) -> Any:
-    """Make what puts down an array of a state, and those after it."""
-    last = at + 2 + batch
-
-    @njit(forceinline=True)
-    def put(like, table, now, flat):
-        wrong = flat[at + 1] != table[part] or flat[last] != table[part + size]
-        if batch:
-            if wrong or flat[at + 2] != now[COUNT]:
-                _refuse(table, now, what, (flat[at + 1], flat[at + 2], flat[last]))
-        elif wrong:
-            _refuse(table, now, what, (flat[at + 1], flat[last]))
-        now[place] = flat[at]
-        if after is not None:
-            after(like, table, now, flat)
-
-    return put
-
-
-def _call_step(w, x, state, y):
-    """Take a step."""
-
-
-def _call_forward(w, x, state, y):
-    """Run whole sequences."""
-
-
-@cache
-def _caller(timed: bool, ids: bool, batch: bool, single: bool, states: tuple[int, ...]) -> Any:
-    """Make what checks shapes, puts down the numbers of a call and calls."""
-    locate = _locate_id if single else _locator(timed, ids, batch)
-    put, last, function = _states(states, batch), 1 + timed + batch, FORWARD if timed else STEP_ROWS
-
-    @njit()
-    def check_and_call(like, table, place, x, state, y):
-        now = integers(place)
-        locate(like, table, now, x)
-        wrong = y[last] != table[OUTPUTS]
-        if timed:
-            wrong = wrong or y[1] != now[STEPS]
-        if batch:
-            wrong = wrong or y[last - 1] != now[COUNT]
-        if wrong:
-            _refuse(table, now, IS_Y, y[1:])
-        put(like, table, now, state)
-        now[OUT], now[STATES], now[TURN] = y[0], address(move(now, CALL)), 0
-        call(table[function], like, address(table), place)
-
-    return check_and_call
-
-
-def _called(timed: bool, w: Any, x: Any, state: Any, y: Any) -> Any:
-    batch = bool(_axes_of_x(w, x, timed))
-    _array(y, w, "y", timed + batch + 1)
-    _state(w, state, 2 + batch)
-    check_and_call = _caller(timed, _ids(w, x), batch, not isinstance(x, types.Array), w.states)
-
-    def run(w, x, state, y):
-        check_and_call(floats(w), numbers_of(w), room(w), _flat_strided(x), _flat(state), _flat(y))
-
-    return run
-
-
-@overload(_call_step)
-def _step_called(w, x, state, y):
-    return _called(False, w, x, state, y)
-
-
-@overload(_call_forward)
-def _forward_called(w, x, state, y):
-    return _called(True, w, x, state, y)
-
-
-def _only_states(w, like, table, now, state):
-    """Put down where states lie."""
-
-
-@overload(_only_states)
-def _only_states_put(w, like, table, now, state):
+def _define_reset(typingctx: Any, w: Any, state: Any) -> Any:
+    """Type and build a call with a state alone."""
     check_packed(w)
     first = state[0] if w.is_model and isinstance(state, types.BaseTuple) and len(state) else state
     first = first[0] if isinstance(first, types.BaseTuple) and len(first) else first
-    batch = getattr(first, "ndim", 2) == 3
-    _state(w, state, 2 + batch)
-    put = _states(w.states, batch)
+    batched = getattr(first, "ndim", 2) == 3
+    _state(w, state, 2 + batched)
 
-    def fill(w, like, table, now, state):
-        now[COUNT] = 1
-        if batch:
-            now[COUNT] = _flat(state)[2]
-        put(like, table, now, _flat(state))
-        now[STATES] = address(move(now, CALL))
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        made = _Call(context, builder, w, args[0])
+        made.put(BATCHED, int(batched))
+        made.put(SOURCE + 2, made.state(state, args[1], batched))
+        return made.run(RESET)
 
-    return fill
+    return types.none(w, state), codegen
 
 
 @attribute(PackedType, "input_size")
@@ -298,8 +248,8 @@ def _output_size(w):
 # What is public -------------------------------------------------------------------------------------------------------
 
 
-@njit(forceinline=True)
-def step(w, x, state, y):
+@_compiled(_definition(STEP_ROWS, timed=False))
+def step(w: Any, x: Any, state: Any, y: Any) -> None:
     """Advance by one time step; allocates nothing.
 
     Parameters
@@ -320,11 +270,11 @@ def step(w, x, state, y):
     TypingError
         For other dtypes and kinds, when the caller is compiled.
     """
-    _call_step(w, x, state, y)
+    _step(w, x, state, y)
 
 
-@njit()
-def forward(w, x, state, y):
+@_compiled(_definition(FORWARD, timed=True))
+def forward(w: Any, x: Any, state: Any, y: Any) -> None:
     """Run whole sequences: the results of `step` for each time step, faster.
 
     Parameters
@@ -343,11 +293,11 @@ def forward(w, x, state, y):
     ValueError, TypingError
         As for `step`.
     """
-    _call_forward(w, x, state, y)
+    _forward(w, x, state, y)
 
 
-@njit()
-def reset(w, state):
+@_compiled(_define_reset)
+def reset(w: Any, state: Any) -> None:
     """Set a state back to where it begins: the layer's `initial_state`, or zeros.
 
     Parameters
@@ -362,9 +312,22 @@ def reset(w, state):
     ValueError, TypingError
         As for `step`.
     """
-    table, now, like = numbers_of(w), integers(room(w)), floats(w)
-    _only_states(w, like, table, now, state)
-    call(table[RESET], like, address(table), address(now))
+    _reset(w, state)
+
+
+@njit()
+def _step(w, x, state, y):
+    step(w, x, state, y)
+
+
+@njit()
+def _forward(w, x, state, y):
+    forward(w, x, state, y)
+
+
+@njit()
+def _reset(w, state):
+    reset(w, state)
 
 
 @cache

@@ -15,12 +15,15 @@ from fastrnn.numba_kernels.simd import INDEX
 
 __all__ = [
     "address_of",
+    "build_call",
     "call",
     "call_columns",
     "call_dense",
     "call_function",
     "call_gates",
     "call_part",
+    "call_row",
+    "call_row_gates",
     "call_rows",
     "call_tile",
     "compiled",
@@ -46,19 +49,24 @@ def address_of(entry: Any, *signature: Any) -> int:
     return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
 
 
-def _call(context: Any, builder: Any, address: Any, kinds: tuple[Any, ...], args: list[Any]) -> Any:
+def build_call(context: Any, builder: Any, address: Any, kinds: tuple[Any, ...], args: list[Any]) -> Any:
     """IR of a call by Numba's convention; an exception passes on."""
     function = context.call_conv.get_function_type(types.none, kinds)
     callee = builder.inttoptr(address, function.as_pointer())
     status, _ = context.call_conv.call_function(builder, callee, types.none, kinds, args)
     with cgutils.if_unlikely(builder, status.is_error):
+        block = builder.block
         context.call_conv.return_status_propagate(builder, status)
+        # As Numba marks its own raises: or it would count references around the call, which decides whether they end.
+        for store in block.instructions:
+            if isinstance(store, ir.instructions.StoreInstr):
+                store.set_metadata("numba_exception_output", builder.module.add_metadata([ir.IntType(1)(1)]))
     return context.get_dummy_value()
 
 
 def _call_address(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """IR of a call of what the first argument points at."""
-    return _call(context, builder, args[0], sig.args[1:], args[1:])
+    return build_call(context, builder, args[0], sig.args[1:], args[1:])
 
 
 def _call_any(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -124,6 +132,13 @@ def call_function(typingctx, address, source, target, count, group):
 
 
 @intrinsic
+def call_row(typingctx, address, groups, depth, start, apart, out, a, w):
+    """Call a compiled `tile.run_row`, whatever its shape of block."""
+    i, p = types.int64, start
+    return types.none(i, i, i, p, p, p, p, p), _call_any
+
+
+@intrinsic
 def call_tile(typingctx, address, rows, groups, depth, start, start_stride, apart, out, out_stride, a, offsets, w):
     """Call a compiled `tile.run_tile`, whatever its shape of block."""
     i, p = types.int64, start
@@ -140,10 +155,16 @@ def call_columns(
 
 
 @intrinsic
+def call_row_gates(typingctx, address, count, sums, x_sums, cell, old, new, own, padded):
+    """Call a compiled `phases.run_row_gates`, whatever its phase and activation."""
+    i, p = types.int64, sums
+    return types.none(i, i, p, p, p, p, p, p, i), _call_any
+
+
+@intrinsic
 def call_gates(
-    typingctx, address, rows, first, end, units, gates, sums, stride, x_sums, x_stride, cells, padded, old, old_at, new,
-    new_at, own,
+    typingctx, address, rows, first, count, sums, stride, x_sums, x_stride, cells, padded, old, old_at, new, new_at, own
 ):  # fmt: skip
     """Call a compiled `phases.run_gates`, whatever its phase and activation."""
     i, p = types.int64, sums
-    return types.none(i, i, i, i, i, i, p, i, p, i, p, i, p, old_at, p, new_at, p), _call_any
+    return types.none(i, i, i, i, p, i, p, i, p, i, p, old_at, p, new_at, p), _call_any

@@ -16,16 +16,14 @@ from fastrnn.numba_kernels.gemm import PHASE_NUMBERS, Rows, packed_at
 from fastrnn.numba_kernels.layers import EMBEDDING, HAS_C, HEADER, TILE_GROUPS
 from fastrnn.numba_kernels.simd import (
     GROUP_BYTES,
+    copy,
     data,
     integers,
     itemsize,
     lanes,
-    load_some,
     move,
+    never_unroll,
     pointer,
-    store,
-    store_some,
-    width,
 )
 
 __all__ = ["CHAIN", "PART", "STEP", "advance", "advance_dense", "run_step", "run_steps", "walk"]
@@ -48,23 +46,17 @@ workspace; and 1 in every other step, which walks the blocks backwards.
 """
 
 
-@njit(forceinline=True)
-def _copy(source, target, count):
-    wide = width(source)
-    for i in range(0, count, wide):
-        store_some(move(target, i), load_some(move(source, i), count - i), count - i)
-
-
 @njit(cache=True)
 def advance(phases, like, numbers, step):
     """Take one step through the layers of a network, whose state changes in place."""
+    never_unroll()
     table, now = integers(numbers), integers(step)
     layers, inputs, hidden, state, embedding = table[0], table[2], table[3], table[4], table[EMBEDDING]
     ids, rows, count, streams = integers(now[IDS]), integers(now[ROWS]), now[COUNT], now[STREAMS]
     states = integers(now[STATES])
     h, c = pointer(like, states[0]), pointer(like, states[1])
     now[STATES] += 16
-    n, wide = lanes(like), width(like)
+    n = lanes(like)
     padded = (hidden + n - 1) // n * n
     sums = pointer(like, now[WORK])
     x_sums = move(sums, TILE_GROUPS * n)
@@ -82,9 +74,10 @@ def advance(phases, like, numbers, step):
             x_at[i] = (ids[i] if by_ids else i) * x_stride
             y_at[i], h_at[i], inner_at[i] = i * state, place * state, i * padded
             if table[HAS_C]:
-                own, mine = move(cells, i * padded), move(c, place * hidden)
-                for k in range(0, hidden, wide):
-                    store(own, k, load_some(move(mine, k), hidden - k))
+                own = move(cells, i * padded)
+                copy(move(c, place * hidden), own, hidden)
+                for k in range(hidden, padded):
+                    own[k] = 0
         at = HEADER + 2 * PHASE_NUMBERS * layer
         job = Job(
             inputs if layer == 0 else state,
@@ -113,9 +106,9 @@ def advance(phases, like, numbers, step):
         take_step(phases, job, job.h, now[TURN], count, int64(-1), Ahead(int64(-1), none, none, none))
         for i in range(count):
             place = layer * streams + (rows[i] if now[ROWS] else i)
-            _copy(move(target, i * state), move(h, place * state), state)
+            copy(move(target, i * state), move(h, place * state), state)
             if table[HAS_C]:
-                _copy(move(cells, i * padded), move(c, place * hidden), hidden)
+                copy(move(cells, i * padded), move(c, place * hidden), hidden)
         x, x_stride, by_ids = target, state, False
 
 
@@ -131,7 +124,7 @@ def advance_dense(phases, like, numbers, step):
     dense(matrix_at(like, table), x, count, out, table[1], group)
 
 
-@njit()
+@njit(forceinline=True)
 def walk(like, chain, step):
     """Take one step through all parts; the step's numbers are used up."""
     table, now = integers(chain), integers(step)

@@ -7,7 +7,7 @@ import numpy as np
 from numba.core import types
 
 from fastrnn.numba_kernels.activations import activation, exp_minus, log_reduced, to_normal
-from fastrnn.numba_kernels.calls import address_of, call_function, call_tile
+from fastrnn.numba_kernels.calls import address_of, call_function
 from fastrnn.numba_kernels.door import njit, overload
 from fastrnn.numba_kernels.gemm import Rows
 from fastrnn.numba_kernels.kind import KindType
@@ -29,7 +29,7 @@ from fastrnn.numba_kernels.simd import (
     where_less,
     width,
 )
-from fastrnn.numba_kernels.tile import MOST_ROWS, height, tile_count
+from fastrnn.numba_kernels.tile import MOST_ROWS, height, sum_tile, tile_count
 
 __all__ = [
     "DENSE_GROUPS",
@@ -50,8 +50,8 @@ _BLOCK = RNN.groups
 DENSE_GROUPS = 1 + MOST_ROWS * _BLOCK
 """Groups of workspace that `dense` takes: one for the virtual lanes, and the sums of a tile."""
 
-Matrix = namedtuple("Matrix", "w b inputs outputs tile most function is_linear")
-"""Pointers to packed weights; K and V; what `call_tile` calls, and the rows of the highest tile; what `call_function`
+Matrix = namedtuple("Matrix", "w b inputs outputs row tile most function is_linear")
+"""Pointers to packed weights; K and V; what `sum_tile` calls, and the rows of the highest tile; what `call_function`
 calls, and whether that only copies."""
 
 _is_log = constant_of(lambda kind: kind.activation == "log_softmax")
@@ -159,7 +159,7 @@ def dense(matrix, x, rows, out, out_stride, group):
             target, offsets = move(out, row * out_stride + q * n), move(x.offsets, row)
             whole = left >= here * n and groups > _BLOCK
             to, stride = (target, out_stride) if whole else (sums, here * n)
-            call_tile(matrix.tile, m, here, matrix.inputs, b, 0, null, to, stride, x.base, offsets, w)
+            sum_tile(matrix.row, matrix.tile, m, here, matrix.inputs, b, 0, null, to, stride, x.base, offsets, w)
             for j in range(0 if whole else m):
                 if q == 0:
                     call_function(matrix.function, move(sums, j * stride), move(target, j * out_stride), left, group)
@@ -178,7 +178,7 @@ def dense(matrix, x, rows, out, out_stride, group):
 def matrix_at(like, table):
     """The matrix that the numbers of a dense layer describe."""
     w, b = pointer(like, table[2]), pointer(like, table[3])
-    return Matrix(w, b, table[0], table[1], table[4], table[5], table[6], table[7] != 0)
+    return Matrix(w, b, table[0], table[1], table[4], table[5], table[6], table[7], table[8] != 0)
 
 
 @njit(cache=True)

@@ -6,26 +6,27 @@ Rows are addressed by offsets, so that time steps, rows of a batch and rows stil
 from collections import namedtuple
 
 from fastrnn.numba_kernels.ahead import ahead_tile, begin_ahead, finish_ahead
-from fastrnn.numba_kernels.calls import call_gates, call_tile
 from fastrnn.numba_kernels.door import njit
-from fastrnn.numba_kernels.simd import lanes, load, move, pointer, store, width
-from fastrnn.numba_kernels.tile import height, tile_count
+from fastrnn.numba_kernels.phases import finish_tile
+from fastrnn.numba_kernels.simd import lanes, load, move, never_inline, pointer, store, width
+from fastrnn.numba_kernels.tile import height, sum_tile, tile_count
 
 __all__ = ["GATES", "PHASE_NUMBERS", "Packed", "Rows", "packed_at", "project", "walk"]
 
 Rows = namedtuple("Rows", "base offsets")
 """Rows of a matrix: row r starts at base[offsets[r]]."""
 
-PHASE_NUMBERS, GATES = 14, 8
+PHASE_NUMBERS, GATES = 16, 10
 """Numbers of a phase of a layer and direction, and the place of G among them.
 
-Addresses of w_x, w_h, b, and of b_h or 0; what `call_tile`, `call_gates` and `call_columns` call, or 0 for the last
+Addresses of w_x, w_h, b, and of b_h or 0; what `sum_tile`, `finish_tile` and `call_columns` call, or 0 for the last
 where inputs are never projected on the way; U, G, the rows of the highest tile, how many blocks there are, and whether
 the sums are over x, and over h; the address of the parameters of an own cell.
 """
 
 Packed = namedtuple(
-    "Packed", "w_x w_h b b_h tile finish columns groups gates most blocks has_x has_h own buffer line ahead_sums"
+    "Packed",
+    "w_x w_h b b_h row tile finish_row finish columns groups gates most blocks has_x has_h own buffer line ahead_sums",
 )  # fmt: skip
 """The numbers of a phase, and pointers: to its projected inputs, [rows][groups][G][lanes]; and to what a step hands to
 the next of the inputs that are projected on the way: the block, vector and column that are next on the line, and the
@@ -49,9 +50,11 @@ def packed_at(like, table, at, buffer, line, ahead_sums):
         table[at + 8],
         table[at + 9],
         table[at + 10],
-        table[at + 11] != 0,
-        table[at + 12] != 0,
-        pointer(like, table[at + 13]),
+        table[at + 11],
+        table[at + 12],
+        table[at + 13] != 0,
+        table[at + 14] != 0,
+        pointer(like, table[at + 15]),
         buffer,
         line,
         ahead_sums,
@@ -74,9 +77,18 @@ def project(packed, job, x, rows):
             m = height(rows - row, tiles)
             out = move(packed.buffer, (row * groups + q) * gates)
             offsets = move(x.offsets, row)
-            call_tile(packed.tile, m, here, job.inputs, b, 0, null, out, groups * gates, x.base, offsets, w)
+            sum_tile(packed.row, packed.tile, m, here, job.inputs, b, 0, null, out, groups * gates, x.base, offsets, w)
             row += m
             tiles -= 1
+
+
+@njit()
+def _look_up(rows, numbers, table, row_size, size, out, stride):
+    """Copy parts of rows of a table to where rows have one stride. Inlined it would slow down the walk without ids."""
+    never_inline()
+    for j in range(rows):
+        for k in range(0, size, width(table)):
+            store(out, j * stride + k, load(move(table, numbers[j] * row_size), k))
 
 
 @njit(forceinline=True)  # a call would copy the whole job to the stack
@@ -87,7 +99,7 @@ def walk(packed, job, a, depth, old, new, units, step, rows, at, ahead):
     at row `at` of the buffer; with at < 0 they are not projected yet and x is summed here. Odd steps walk the blocks
     backwards: the weights read last are still in the nearest cache.
     """
-    n, wide = lanes(packed.b), width(packed.b)
+    n = lanes(packed.b)
     groups = (units + n - 1) // n
     gates = packed.gates * n  # elements of a group
     stride = packed.groups * gates  # of a block
@@ -114,13 +126,14 @@ def walk(packed, job, a, depth, old, new, units, step, rows, at, ahead):
             x_sums, x_stride = move(start, row * start_stride + q * gates), start_stride
             if sums_x:
                 offsets = move(x.offsets, row)
-                call_tile(packed.tile, m, here, job.inputs, x_sums, 0, null, job.x_sums, stride, x.base, offsets, w_x)
+                sum_tile(
+                    packed.row, packed.tile, m, here, job.inputs, x_sums, 0, null, job.x_sums, stride, x.base, offsets,
+                    w_x,
+                )  # fmt: skip
                 x_sums, x_stride = job.x_sums, stride
             elif looks_up:
-                for j in range(m):  # copied to where rows have one stride
-                    found = move(packed.w_x, (job.numbered[row + j] * groups + q) * gates)
-                    for k in range(0, here * gates, wide):
-                        store(job.x_sums, j * stride + k, load(found, k))
+                table, numbers = move(packed.w_x, q * gates), move(job.numbered, row)
+                _look_up(m, numbers, table, groups * gates, here * gates, job.x_sums, stride)
                 x_sums, x_stride = job.x_sums, stride
             sums, sums_stride = job.sums, stride
             if not packed.has_h:
@@ -129,12 +142,15 @@ def walk(packed, job, a, depth, old, new, units, step, rows, at, ahead):
                 ahead_tile(packed, job, ahead, here, depth, x_sums, apart, move(a.base, a.offsets[0]), w_h)
             else:
                 offsets = move(a.offsets, row)
-                call_tile(packed.tile, m, here, depth, x_sums, x_stride, apart, job.sums, stride, a.base, offsets, w_h)
-            cells, end = move(job.cells, row * job.padded), min(units, (q + here) * n)
+                sum_tile(
+                    packed.row, packed.tile, m, here, depth, x_sums, x_stride, apart, job.sums, stride, a.base, offsets,
+                    w_h,
+                )  # fmt: skip
+            first, cells, own = q * n, move(job.cells, row * job.padded + q * n), move(packed.own, q * n)
             old_at, new_at = move(old.offsets, row), move(new.offsets, row)
-            call_gates(
-                packed.finish, m, q * n, end, units, packed.gates, sums, sums_stride, x_sums, x_stride,
-                cells, job.padded, old.base, old_at, new.base, new_at, packed.own,
+            finish_tile(
+                packed.finish_row, packed.finish, m, first, min(here * n, units - first), sums, sums_stride,
+                x_sums, x_stride, cells, job.padded, old.base, old_at, new.base, new_at, own,
             )  # fmt: skip
             row += m
             tiles -= 1

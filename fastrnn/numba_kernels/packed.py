@@ -6,7 +6,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.datamodel import models
 from numba.core.errors import TypingError
@@ -18,12 +17,14 @@ from fastrnn.numba_kernels.calls import address_of
 from fastrnn.numba_kernels.dense import DENSE_GROUPS, run_dense
 from fastrnn.numba_kernels.door import STAMP
 from fastrnn.numba_kernels.forward import phases_of
-from fastrnn.numba_kernels.inside import CALL, forward_all, refuse, reset_all, step_rows
+from fastrnn.numba_kernels.inside import forward_all, refuse, reset_all, step_rows
 from fastrnn.numba_kernels.layers import run_rows, work_bytes
 from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX
 from fastrnn.numba_kernels.stepping import FIXED_BYTES, Chain, Part
 
-__all__ = ["Packed", "PackedType", "check_packed", "floats", "numbers_of", "room"]
+__all__ = ["Packed", "PackedType", "check_packed", "numbers_of", "table_of"]
+
+_STACK_BYTES = 1 << 16  # that a step takes of the stack, if more than one row is in it
 
 
 class Packed:
@@ -74,7 +75,9 @@ class Packed:
     ) -> np.ndarray:
         itemsize, number = chain.dtype.itemsize, getattr(types, chain.dtype.name)
         forward = np.array([_forward(part, by_ids) for part, by_ids in zip(chain.parts, chain.by_ids, strict=True)])
+        fixed = FIXED_BYTES + 8 * GROUP_BYTES
         row_bytes = 2 * chain.widest * itemsize + max(part.row_bytes for part in chain.parts)
+        row_bytes += 16 + self.input_size * itemsize
         entries = [
             *(_function(entry, number) for entry in (step_rows, forward_all, reset_all)),
             _function(refuse, types.int64),  # whatever the weights' dtype
@@ -84,8 +87,9 @@ class Packed:
             0 if ids is None else len(ids),
             0 if ids is None else ids.ctypes.data,
             0 if ids is None else ids.strides[0] // itemsize,
-            FIXED_BYTES + 8 * GROUP_BYTES,
-            row_bytes + 16 + self.input_size * itemsize,
+            fixed,
+            row_bytes,
+            max(1, (_STACK_BYTES - fixed) // row_bytes),
             int(any(plan.num_directions == 2 for plan in layers)),
             max(self.input_size, *(part.plan.output_size for part in chain.parts)),
             len(layers),
@@ -185,36 +189,18 @@ def check_packed(w: Any) -> None:
         raise TypingError(f"w must be packed weights, got {w}: call jit.pack(layer) in Python and pass its result")
 
 
+def table_of(context: Any, builder: Any, kind: PackedType, value: Any) -> Any:
+    """IR that points at the numbers of packed weights."""
+    table = cgutils.create_struct_proxy(kind)(context, builder, value).table
+    return context.make_array(_TABLE)(context, builder, table).data
+
+
 @intrinsic
 def numbers_of(typingctx, packed):
     """Point at the numbers of packed weights."""
     check_packed(packed)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        table = cgutils.create_struct_proxy(packed)(context, builder, args[0]).table
-        return context.make_array(_TABLE)(context, builder, table).data
+        return table_of(context, builder, packed, args[0])
 
     return types.CPointer(types.int64)(packed), codegen
-
-
-@intrinsic
-def room(typingctx, packed):
-    """Return the address of room for the numbers of a call, on the caller's stack."""
-    check_packed(packed)
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        count = CALL + 2 * len(packed.states)
-        return builder.ptrtoint(cgutils.alloca_once(builder, INDEX, INDEX(count)), INDEX)
-
-    return types.int64(packed), codegen
-
-
-@intrinsic
-def floats(typingctx, packed):
-    """Return a pointer to nothing, of the type of the weights."""
-    check_packed(packed)
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return ir.Constant(context.get_value_type(types.CPointer(packed.dtype)), None)
-
-    return types.CPointer(packed.dtype)(packed), codegen

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.core.extending import intrinsic, lower_builtin, lower_cast, models, register_model
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
@@ -26,6 +26,7 @@ __all__ = [
     "Vector",
     "absolute",
     "address",
+    "copy",
     "copysign",
     "data",
     "fma",
@@ -37,6 +38,8 @@ __all__ = [
     "load_filled",
     "load_some",
     "move",
+    "never_inline",
+    "never_unroll",
     "pointer",
     "splat",
     "store",
@@ -311,6 +314,41 @@ def move(typingctx, pointer, count):
         return builder.gep(args[0], [args[1]])
 
     return pointer(pointer, types.int64), codegen
+
+
+@intrinsic
+def copy(typingctx, source, target, count):
+    """Copy `count` elements to where no other of them lies."""
+    if not isinstance(source, types.CPointer) or target != source or not isinstance(count, types.Integer):
+        return None
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        cgutils.raw_memcpy(builder, args[1], args[0], args[2], source.dtype.bitwidth // 8, align=1)
+        return context.get_dummy_value()
+
+    return types.void(source, target, types.int64), codegen
+
+
+@intrinsic
+def never_inline(typingctx):
+    """Keep LLVM from inlining the function that calls this."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def never_unroll(typingctx):
+    """Keep LLVM from unrolling the loops of the function that calls this: for a row or two that would take longer."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.function.attributes.add("optsize")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 def constant_of(value: Callable[[types.Type], int]) -> Any:

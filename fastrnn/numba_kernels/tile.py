@@ -13,13 +13,24 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.extending import intrinsic, models, register_model
 
-from fastrnn.numba_kernels.calls import address_of
+from fastrnn.numba_kernels.calls import address_of, call_row, call_tile
 from fastrnn.numba_kernels.door import STAMP, njit
-from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX, load_at, store_at
+from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX, load_at, move, store_at
 from fastrnn.numba_kernels.target import registers
 from fastrnn.numba_kernels.values import Value, broadcast
 
-__all__ = ["MOST_ROWS", "RUN", "BlockType", "height", "most_rows", "run_tile", "tile_address", "tile_count"]
+__all__ = [
+    "MOST_ROWS",
+    "RUN",
+    "BlockType",
+    "height",
+    "most_rows",
+    "run_row",
+    "run_tile",
+    "sum_tile",
+    "tile_addresses",
+    "tile_count",
+]
 
 MOST_ROWS = 6  # then the loads of a tile are well below its multiplications
 RUN = 128  # columns that are summed from +0 before they are added to the sum: FASTRNN_RUN of src_kernels/kernels.h
@@ -63,7 +74,7 @@ register_model(BlockType)(models.OpaqueModel)
 
 
 class _Tile:
-    """Builds the code of all tiles of a shape of block: a switch over rows M and groups U, runs of k in each.
+    """Builds the code of tiles of a shape of block: a switch over rows M and groups U, runs of k in each.
 
     Parts are vectors of units: group after group, and within a group one or, on narrow targets, more. A tile takes as
     many of them at once as it has registers for, all gates of each, and the others in further passes over the same
@@ -78,12 +89,12 @@ class _Tile:
         self.vector = ir.VectorType(ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType(), self.width)
         vars(self).update(arguments)
 
-    def build(self, builder: ir.IRBuilder) -> None:
+    def build(self, builder: ir.IRBuilder, heights: range) -> None:
         end = builder.append_basic_block("end")
         key = builder.add(builder.mul(self.groups, INDEX(self.most_rows)), self.rows)
         switch = builder.switch(key, end)
         for u in range(1, self.most_groups + 1):
-            for m in range(1, self.most_rows + 1):
+            for m in heights:
                 with builder.goto_block(builder.append_basic_block(f"u{u}m{m}")):
                     switch.add_case(u * self.most_rows + m, builder.block)
                     self._passes(builder, m, u)
@@ -123,7 +134,9 @@ class _Tile:
         offsets = [
             builder.add(base, INDEX((q * self.gates + gate) * self.lanes + v * self.width)) for q, v, gate in places
         ]
-        rows = [builder.gep(self.a, [builder.load(builder.gep(self.offsets, [INDEX(i)]))]) for i in range(m)]
+        rows = [self.a]
+        if m > 1:
+            rows = [builder.gep(self.a, [builder.load(builder.gep(self.offsets, [INDEX(i)]))]) for i in range(m)]
         outs = [builder.gep(self.out, [builder.mul(self.out_stride, INDEX(i))]) for i in range(m)]
         sums = [[cgutils.alloca_once(builder, self.vector) for _ in places] for _ in range(m)]
         zero = ir.Constant(self.vector, [0.0] * self.width)
@@ -193,10 +206,23 @@ class _Tile:
 
 
 @intrinsic
+def _row(typingctx, block, groups, depth, start, apart, out, a, w):
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        arguments = dict(zip(["groups", "depth", "start", "apart", "out", "a", "w"], args[1:], strict=True))
+        arguments |= {"rows": INDEX(1), "start_stride": INDEX(0), "out_stride": INDEX(0)}
+        _Tile(block, start.dtype, arguments).build(builder, range(1, 2))
+        return context.get_dummy_value()
+
+    i, p = types.int64, start
+    return types.void(block, i, i, p, p, p, p, p), codegen
+
+
+@intrinsic
 def _tile(typingctx, block, rows, groups, depth, start, start_stride, apart, out, out_stride, a, offsets, w):
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         names = ["rows", "groups", "depth", "start", "start_stride", "apart", "out", "out_stride", "a", "offsets", "w"]
-        _Tile(block, start.dtype, dict(zip(names, args[1:], strict=True))).build(builder)
+        tiles = _Tile(block, start.dtype, dict(zip(names, args[1:], strict=True)))
+        tiles.build(builder, range(2, tiles.most_rows + 1))
         return context.get_dummy_value()
 
     i = types.int64
@@ -204,8 +230,17 @@ def _tile(typingctx, block, rows, groups, depth, start, start_stride, apart, out
 
 
 @njit(cache=True)
+def run_row(block, groups, depth, start, apart, out, a, w):
+    """Sum a tile of one row, which is a[0], .. a[K - 1]; for the other arguments see `run_tile`.
+
+    An entry point of its own, with few arguments, for steps of one row call it all the time.
+    """
+    _row(block, groups, depth, start, apart, out, a, w)
+
+
+@njit(cache=True)
 def run_tile(block, rows, groups, depth, start, start_stride, apart, out, out_stride, a, offsets, w):
-    """Sum a tile.
+    """Sum a tile of two rows or more.
 
     Parameters
     ----------
@@ -227,9 +262,20 @@ def run_tile(block, rows, groups, depth, start, start_stride, apart, out, out_st
     _tile(block, rows, groups, depth, start, start_stride, apart, out, out_stride, a, offsets, w)
 
 
+@njit(forceinline=True)
+def sum_tile(one, more, rows, groups, depth, start, start_stride, apart, out, out_stride, a, offsets, w):
+    """Sum a tile, of one row or more, by the entry points at these addresses."""
+    if rows == 1:
+        call_row(one, groups, depth, start, apart, out, move(a, offsets[0]), w)
+    else:
+        call_tile(more, rows, groups, depth, start, start_stride, apart, out, out_stride, a, offsets, w)
+
+
 @cache
-def tile_address(groups: int, gates: int, dtype: str) -> int:
-    """Compile the tiles of a shape of block; return what `calls.call_tile` calls."""
+def tile_addresses(groups: int, gates: int, dtype: str) -> tuple[int, int]:
+    """Compile the tiles of a shape of block; return what `sum_tile` calls."""
     i, floats, integers = types.int64, types.CPointer(getattr(types, dtype)), types.CPointer(types.int64)
     block = BlockType(groups, gates)
-    return address_of(run_tile, block, i, i, i, floats, i, floats, floats, i, floats, integers, floats)
+    one = address_of(run_row, block, i, i, *[floats] * 5)
+    more = address_of(run_tile, block, i, i, i, floats, i, floats, floats, i, floats, integers, floats)
+    return one, more
