@@ -17,7 +17,7 @@ from fastrnn.checks import UnsupportedError
 __all__ = ["Cell", "OwnCell", "as_cell", "cell"]
 
 MOST_GATES, MOST_STATES, MOST_PARAMETERS = 8, 2, 8
-_GROUPS = {1: 6, 2: 3, 3: 2}  # U for so many gates, else 1: as many chains of fma as hide each other's latency
+_GROUPS = {1: 4, 2: 2, 3: 2}  # U for so many gates, else 1: as many chains of fma as hide each other's latency
 _MODULES = ("fastrnn", "fastrnn.simd", "fastrnn.numba_kernels.simd", "fastrnn.numba_kernels.activations")
 _ORDER = """\
 b = b_ih + b_hh
