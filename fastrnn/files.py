@@ -256,16 +256,19 @@ def _part(config: dict[str, Any], file: Any, prefix: str, names: set[str], dtype
 def _layer(config: dict[str, Any], file: Any, prefix: str, names: set[str]) -> Any:
     """Make a recurrent layer or a cell, with its weights."""
     kind = _KINDS[config.pop("kind")]
+    first: tuple[Any, ...] = ()
     if kind is Recurrent:
+        _demand(config["cell"], Cell("rnn").config())
         config["cell"] = Cell.of(config["cell"])
-    _demand(config, kind(*([config["cell"]] if kind is Recurrent else []), 1, 1)._config())
+        first = (config["cell"],)
+    _demand(config, kind(*first, 1, 1)._config())
     model = kind(**config)
     initial = [
         name for name in _INITIAL[: len(model._state_sizes)] if name in names and hasattr(model, "initial_state")
     ]
     sizes = model._sizes
     # The count comes first: a file may claim so many layers that their names alone would fill the memory.
-    per_layer = sum(1 for _ in expected_shapes(sizes._replace(num_layers=1, num_directions=1)))
+    per_layer = len(expected_shapes(sizes._replace(num_layers=1, num_directions=1)))
     if len(names) != sizes.num_layers * sizes.num_directions * per_layer + len(initial):
         raise FormatError(f"{len(names)} tensors are not what {model!r} has")
     wanted: dict[str, tuple[int, ...]] = expected_shapes(sizes)

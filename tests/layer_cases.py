@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from cases import same_bits
 
 import fastrnn
 from fastrnn import reference
@@ -69,6 +70,12 @@ def arrays(result: Any) -> Iterator[np.ndarray]:
     elif result is not None:
         for part in result:
             yield from arrays(part)
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Compare the bits of all arrays of two results."""
+    mine, theirs = list(arrays(a)), list(arrays(b))
+    return len(mine) == len(theirs) and all(map(same_bits, mine, theirs))
 
 
 def by_steps(stream: Any, x: np.ndarray, axis: int = 0) -> np.ndarray:

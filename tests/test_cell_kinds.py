@@ -1,5 +1,6 @@
 """What `fastrnn.cell`, `Cell` and `Recurrent` take, refuse, save and show."""
 
+import json
 import os
 import pickle
 import subprocess
@@ -9,7 +10,7 @@ import layer_cases
 import numpy as np
 import pytest
 from cases import DTYPES, same_bits
-from layer_cases import arrays
+from layer_cases import equal
 
 import fastrnn
 from fastrnn import reference
@@ -24,11 +25,6 @@ from fastrnn import more_cells, simd
 def lstm(i, f, g, o, h, c):
     c = simd.fma(simd.sigmoid(f), c, simd.sigmoid(i) * simd.tanh(g))
     return simd.sigmoid(o) * simd.tanh(c), c
-
-
-def equal(a, b):
-    a, b = list(arrays(a)), list(arrays(b))
-    return len(a) == len(b) and all(map(same_bits, a, b))
 
 
 # What a cell may be ---------------------------------------------------------------------------------------------------
@@ -262,3 +258,20 @@ def test_files_know_no_code(tmp_path):
 def test_unknown_variants():
     with pytest.raises(LookupError, match="is not defined in this process: import the module"):
         variant("nowhere.cell-0")
+
+
+@pytest.mark.parametrize("cell", [{"kind": "gru"}, {"kind": "gru", "reset_after": True, "clip": 1.0}, "gru", None])
+def test_files_with_other_cells(cell, tmp_path):
+    """What a file says of the cell is these entries and no other."""
+    from safetensors.numpy import load_file, save_file
+
+    path = tmp_path / "layer.safetensors"
+    fastrnn.Recurrent("gru", 3, 4).init().save(path)
+    assert isinstance(fastrnn.load(path), fastrnn.Recurrent)
+    header = path.read_bytes()
+    size = int.from_bytes(header[:8], "little")
+    entry = json.loads(json.loads(header[8 : 8 + size])["__metadata__"]["fastrnn"])
+    entry["architecture"]["cell"] = cell
+    save_file(load_file(path), path, {"fastrnn": json.dumps(entry)})
+    with pytest.raises(fastrnn.FormatError, match="its architecture cannot be read"):
+        fastrnn.load(path)

@@ -13,7 +13,7 @@ import layer_cases
 import numpy as np
 import pytest
 from cases import DTYPES, same_bits
-from layer_cases import arrays
+from layer_cases import arrays, equal
 from model_cases import BY_IDS, STREAMS, beginning, dense, sequences
 
 import fastrnn.packing
@@ -50,11 +50,6 @@ def run(w, x, batch=None, way=by_steps, state=None):
     y = np.full((*axes, w.output_size), np.nan, w.dtype)
     way(w, x, state, y)
     return y, state
-
-
-def equal(a, b):
-    a, b = list(arrays(a)), list(arrays(b))
-    return len(a) == len(b) and all(map(same_bits, a, b))
 
 
 # Bits -----------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import layer_cases
 import numpy as np
 import pytest
 from cases import same_bits
-from layer_cases import arrays, by_steps
+from layer_cases import by_steps, equal
 
 import fastrnn
 
@@ -32,11 +32,6 @@ def lstm(i, f, g, o, h, c):
 
 
 TWINS = {"gru": gru, "lstm": lstm}
-
-
-def equal(a, b):
-    a, b = list(arrays(a)), list(arrays(b))
-    return len(a) == len(b) and all(map(same_bits, a, b))
 
 
 def twins(kind, inputs, hidden, **options):
