@@ -117,8 +117,12 @@ class _Call:
         self.room = cgutils.alloca_once(builder, ir.ArrayType(INDEX, CALL + 8 * len(w.states)))  # zeros at first
 
     def put(self, place: int, number: Any) -> None:
-        """Write a number."""
-        self.builder.store(INDEX(number) if isinstance(number, int) else number, self.at(place))
+        """Write a number; one that is known now, once for all calls from this place."""
+        if isinstance(number, int):
+            with self.builder.goto_entry_block():
+                self.builder.store(INDEX(number), self.at(place))
+        else:
+            self.builder.store(number, self.at(place))
 
     def at(self, place: int) -> Any:
         """Point at a number."""

@@ -46,13 +46,12 @@ workspace; and 1 in every other step, which walks the blocks backwards.
 """
 
 
-@njit(cache=True)
-def advance(phases, like, numbers, step):
-    """Take one step through the layers of a network, whose state changes in place."""
-    never_unroll()
+@njit(forceinline=True)
+def _advance(phases, like, numbers, step, count):
+    """Take one step with so many rows."""
     table, now = integers(numbers), integers(step)
     layers, inputs, hidden, state, embedding = table[0], table[2], table[3], table[4], table[EMBEDDING]
-    ids, rows, count, streams = integers(now[IDS]), integers(now[ROWS]), now[COUNT], now[STREAMS]
+    ids, rows, streams = integers(now[IDS]), integers(now[ROWS]), now[STREAMS]
     states = integers(now[STATES])
     h, c = pointer(like, states[0]), pointer(like, states[1])
     now[STATES] += 16
@@ -110,6 +109,17 @@ def advance(phases, like, numbers, step):
             if table[HAS_C]:
                 copy(move(cells, i * padded), move(c, place * hidden), hidden)
         x, x_stride, by_ids = target, state, False
+
+
+@njit(cache=True)
+def advance(phases, like, numbers, step):
+    """Take one step through the layers of a network, whose state changes in place."""
+    never_unroll()
+    count = integers(step)[COUNT]
+    if count == 1:  # compiled once more, without the loops over rows
+        _advance(phases, like, numbers, step, int64(1))
+    else:
+        _advance(phases, like, numbers, step, count)
 
 
 @njit(cache=True)

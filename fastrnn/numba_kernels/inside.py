@@ -5,7 +5,7 @@ not reach in, and its cache holds no kernel that an upgrade would leave behind.
 """
 
 import numpy as np
-from numba import carray
+from numba import carray, int64
 
 from fastrnn.numba_kernels.calls import call, call_dense, call_rows, stack
 from fastrnn.numba_kernels.chain import COUNT, IDS, OUT, ROWS, STATES, STREAMS, TURN, WORK, X_STRIDE, X, walk
@@ -187,18 +187,11 @@ def _arrange(like, given, now, step, first, count, spare, copies):
     step[ROWS] = address(rows)
 
 
-@njit(cache=True)
-def step_rows(like, table, request):
-    """Take one step, as many rows at a time as their workspace fits the stack."""
-    never_unroll()
-    given, now = integers(table), integers(request)
-    if _is_any_wrong(given, now) or (now[BY_ID] and address(_wrong_id(given, now))):
-        call(given[REFUSE], given, table, request)
-    if given[ALL_STEPS]:
-        raise ValueError("jit.step goes forward only, and a layer is bidirectional: pass all steps to jit.forward")
-    count, stride, odd = now[SOURCE + 2], now[SOURCE + 5], 1 - now[ODD]
+@njit(forceinline=True)
+def _step_rows(like, given, now, count):
+    stride, odd = now[SOURCE + 5], 1 - now[ODD]
     now[ODD] = odd
-    most = min(count, given[MOST_ROWS])
+    most = count if count == 1 else min(count, given[MOST_ROWS])
     work = stack(given[FIXED] + most * given[PER_ROW])
     step, spare = integers(work), work + 2 * GROUP_BYTES
     copies = spare + 16 * most
@@ -214,6 +207,22 @@ def step_rows(like, table, request):
         step[WORK], step[TURN] = rest, odd
         walk(like, given[CHAIN], work)
         first += n
+
+
+@njit(cache=True)
+def step_rows(like, table, request):
+    """Take one step, as many rows at a time as their workspace fits the stack."""
+    never_unroll()
+    given, now = integers(table), integers(request)
+    if _is_any_wrong(given, now) or (now[BY_ID] and address(_wrong_id(given, now))):
+        call(given[REFUSE], given, table, request)
+    if given[ALL_STEPS]:
+        raise ValueError("jit.step goes forward only, and a layer is bidirectional: pass all steps to jit.forward")
+    count = now[SOURCE + 2]
+    if count == 1:  # compiled once more, without the loop over rows
+        _step_rows(like, given, now, int64(1))
+    else:
+        _step_rows(like, given, now, count)
 
 
 @njit(cache=True)
