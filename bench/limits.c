@@ -24,18 +24,26 @@ enum { VECTORS = 4, ROW_DEPTH = 512 };
 
 static const T zeros[FASTRNN_GROUP_BYTES * TILE_VECS / sizeof(T)] = {0};
 
-/* Weights of `blocks` blocks of one row, read `passes` times, up and down in turn as the steps do; -> bytes read. */
-double stream(const T *w, ptrdiff_t blocks, ptrdiff_t depth, const T *a, T *out, ptrdiff_t passes)
+INLINE void pass(const int V, const T *w, ptrdiff_t blocks, ptrdiff_t depth, const T *a, T *out, int down)
 {
-    const ptrdiff_t stride = TILE_VECS * LANES;
-    for (ptrdiff_t pass = 0; pass < passes; pass++)
-        for (ptrdiff_t i = 0; i < blocks; i++) {
-            const ptrdiff_t block = pass % 2 ? blocks - 1 - i : i;
-            vec acc[1][TILE_VECS];
-            accumulate(1, GROUPS(TILE_VECS), 1, REGISTERS(TILE_VECS), 0, acc, NULL, 0, zeros, 0, NULL, &a, depth, w + block * depth * stride, stride);
-            for (int s = 0; s < TILE_VECS; s++) v_store(out + s * LANES, acc[0][s]);
-        }
-    return (double)passes * (double)blocks * (double)depth * (double)stride * sizeof(T);
+    const ptrdiff_t stride = V * LANES;
+    for (ptrdiff_t i = 0; i < blocks; i++) {
+        const ptrdiff_t block = down ? blocks - 1 - i : i;
+        vec acc[1][TILE_VECS];
+        accumulate(1, GROUPS(V), 1, REGISTERS(V), 0, acc, NULL, 0, zeros, 0, NULL, &a, depth, w + block * depth * stride, stride);
+        for (int s = 0; s < V; s++) v_store(out + s * LANES, acc[0][s]);
+    }
+}
+
+/* Weights of `blocks` blocks of one row, `vectors` wide, read `passes` times, up and down in turn as the steps do; -> bytes read.  Which of the two
+ * widths is faster depends on the processor and on the cache. */
+double stream(int vectors, const T *w, ptrdiff_t blocks, ptrdiff_t depth, const T *a, T *out, ptrdiff_t passes)
+{
+    for (ptrdiff_t i = 0; i < passes; i++) {
+        if (vectors == VECTORS) pass(VECTORS, w, blocks, depth, a, out, i % 2);
+        else pass(TILE_VECS, w, blocks, depth, a, out, i % 2);
+    }
+    return (double)passes * (double)blocks * (double)depth * (double)(vectors * LANES) * sizeof(T);
 }
 
 /* The largest tile over one column of weights and rows that stay in the L1; -> operations. */
@@ -54,4 +62,5 @@ double multiply(const T *w, const T *a, T *out, ptrdiff_t passes)
     return 2.0 * (double)passes * ROW_DEPTH * MAX_ROWS * VECTORS * LANES;
 }
 
-int block_bytes(void) { return TILE_VECS * LANES * (int)sizeof(T); }   /* of one step of depth */
+int most_vectors(void) { return TILE_VECS; }
+int register_bytes(void) { return LANES * (int)sizeof(T); }
