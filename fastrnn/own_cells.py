@@ -1,5 +1,7 @@
 """Cells of one's own: `cell` makes a kind of a small function, and `Cell` is a kind with its options."""
 
+import builtins
+import dis
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
@@ -19,6 +21,18 @@ __all__ = ["Cell", "OwnCell", "as_cell", "cell"]
 MOST_GATES, MOST_STATES, MOST_PARAMETERS = 8, 2, 8
 _GROUPS = {1: 4, 2: 2, 3: 2}  # U for so many gates, else 1: as many chains of fma as hide each other's latency
 _MODULES = ("fastrnn", "fastrnn.simd", "fastrnn.numba_kernels.simd", "fastrnn.numba_kernels.activations")
+_MAY = "the function of a cell may use + - * /, numbers and the functions of fastrnn.simd"
+_REFUSED = {
+    "COMPARE_OP": "a comparison",
+    "IS_OP": "a comparison",
+    "CONTAINS_OP": "a comparison",
+    "UNARY_POSITIVE": "a sign +",
+    "UNARY_NOT": "not",
+    "UNARY_INVERT": "~",
+    "CALL_INTRINSIC_1": "a sign +",  # since Python 3.12
+    "BINARY_SUBSCR": "an index",
+    "BINARY_SLICE": "an index",
+}
 _ORDER = """\
 b = b_ih + b_hh
 {gates} = acc(b; x{h})
@@ -32,7 +46,7 @@ class OwnCell:
     """A kind of cell that `cell` made of a function; pickles hold its module and name."""
 
     def __init__(self, function: Callable[..., Any], variant: Variant) -> None:
-        self.__module__, self.__qualname__, self.__doc__ = function.__module__, function.__qualname__, function.__doc__
+        self.__module__, self.__qualname__, self.__doc__ = _module(function), function.__qualname__, function.__doc__
         self.variant = variant
 
     def __call__(self, *arrays: Any) -> Any:
@@ -132,9 +146,9 @@ def cell(
             raise ValueError(
                 f"{function.__qualname__} has the arguments {found}, expected gates, states, parameters: {arguments}"
             )
-        numbers = _outside(function)
+        outside = _outside(function)
         _try(function, arguments, states)
-        qualified = f"{function.__module__}.{function.__qualname__}"
+        qualified = f"{_module(function)}.{function.__qualname__}"
         order = _ORDER.format(
             gates=", ".join(gates), h=", h" * recurrent, states=", ".join(f"{s}'" for s in states),
             name=function.__name__, arguments=", ".join(arguments),
@@ -144,7 +158,7 @@ def cell(
             qualified, gates, states, ("standard",), apart, (phase,), order, parameters, recurrent, function
         )
         # Code with another hash is another kind: compiled kernels are found by its name.
-        code = function.__code__.co_code, function.__code__.co_consts, function.__code__.co_names, numbers
+        code = function.__code__.co_code, function.__code__.co_consts, function.__code__.co_names, outside
         digest = sha256(repr((described[:-1], code)).encode()).hexdigest()
         name = f"{qualified}-{digest[:16]}"
         OWN[name] = described._replace(name=name, phases=(phase._replace(name=name),))
@@ -165,6 +179,11 @@ def _names(names: Any, what: str, least: int, most: int) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _module(function: Callable[..., Any]) -> str:
+    """Name the module of a function: that of a script has another name in the processes that it spawns."""
+    return "__main__" if function.__module__ == "__mp_main__" else function.__module__
+
+
 def _try(function: Callable[..., Any], arguments: Sequence[str], states: Sequence[str]) -> None:
     """Run the function on arrays of one unit, and look at what it gives."""
     with np.errstate(all="ignore"):
@@ -179,21 +198,48 @@ def _try(function: Callable[..., Any], arguments: Sequence[str], states: Sequenc
 
 
 def _outside(function: FunctionType) -> dict[str, Any]:
-    """Return the numbers that a function finds outside itself; all else but `simd` would be another thing to Numba."""
+    """Return what a function finds outside itself: numbers, and the names of functions of `simd`.
+
+    Its instructions are read, for what vectors cannot do must not wait for a first call.
+    """
     code = function.__code__
+    found: dict[str, Any] = {}
     if any(isinstance(constant, CodeType) for constant in code.co_consts):
         raise TypeError(f"{function.__qualname__} defines a function inside: write it out")
-    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
-    found = {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
-    found |= {name: held.cell_contents for name, held in cells}
-    for name, value in found.items():
+    enclosing = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
+    name, value = "", None  # what the instruction before has found outside
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"):
+            name = str(step.argval)
+            value = enclosing[name].cell_contents if name in enclosing else _global(function, name)
+        elif step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            if not isinstance(value, ModuleType):
+                raise TypeError(f"{function.__qualname__} uses .{step.argval}, which vectors do not have: {_MAY}")
+            name, value = f"{name}.{step.argval}", getattr(value, str(step.argval))
+        else:
+            refused = "a branch" if "JUMP" in step.opname else _REFUSED.get(step.opname)
+            if step.opname == "BINARY_OP" and step.argrepr not in ("+", "-", "*", "/"):
+                refused = step.argrepr  # += too, which would change the reference's arrays
+            if refused:
+                raise TypeError(f"{function.__qualname__} uses {refused}: {_MAY}")
+            name, value = "", None
+            continue
         ours = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
-        if not isinstance(value, (int, float)) and ours not in _MODULES:
-            raise TypeError(
-                f"{function.__qualname__} uses {name}, {type(value).__name__}: the function of a cell may use numbers "
-                "and the functions of fastrnn.simd"
-            )
-    return {name: value for name, value in found.items() if isinstance(value, (int, float))}
+        if isinstance(value, (int, float)):
+            found[name] = value
+        elif ours not in _MODULES:
+            raise TypeError(f"{function.__qualname__} uses {name}, {type(value).__name__}: {_MAY}")
+        elif not isinstance(value, ModuleType):
+            found[name] = f"{ours}.{value.__name__}"
+    return found
+
+
+def _global(function: FunctionType, name: str) -> Any:
+    if name in function.__globals__:
+        return function.__globals__[name]
+    if hasattr(builtins, name):
+        return getattr(builtins, name)
+    raise NameError(f"{function.__qualname__} uses {name}, which is not defined")
 
 
 @dataclass(frozen=True)
