@@ -1,11 +1,14 @@
 """Public layers for the tests: one per kind, their inputs, and an oracle of higher precision."""
 
+import math
 import threading
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from cases import same_bits
 
 import fastrnn
@@ -37,6 +40,35 @@ def inputs(layer: Any, steps: int = 6, batch: int | None = 3, seed: int = 0) -> 
     if batch is not None and layer.batch_first:
         shape = (batch, steps, layer.input_size)
     return rng.normal(size=shape).astype(layer.dtype)
+
+
+def draw(case: dict[str, Any], seed: int) -> tuple[Any, np.ndarray, Any, np.ndarray | None]:
+    """Draw (layer, x, hx, lengths) of a case of golden/torch.npz.
+
+    By `random` alone, then exact steps and one rounding: `normal` calls the platform's log, `uniform` may be compiled
+    to a fused multiply-add.
+    """
+    rng = np.random.default_rng((case["seed"], seed))
+
+    def uniform(shape: tuple[int, ...], limit: float) -> np.ndarray:
+        return ((2 * rng.random(shape) - 1) * limit).astype(case["dtype"])
+
+    layer = make(case["kind"], *case["sizes"], **case["options"], dtype=case["dtype"])
+    limit = 1 / math.sqrt(layer.hidden_size)
+    layer.load_state_dict({name: uniform(w.shape, limit) for name, w in layer.state_dict().items()})
+    x = uniform(inputs(layer, case["steps"], case["batch"]).shape, 2)
+    h, *c = [uniform(s.shape, 1) for s in arrays(initial(layer, case["batch"]))]
+    lengths = rng.integers(1, case["steps"] + 1, case["batch"]) if case["ragged"] else None
+    return layer, x, (h, *c) if c else h, lengths
+
+
+def checksum(drawn: Iterable[tuple[Any, ...]]) -> int:
+    """CRC-32 of all that `draw` gave for some seeds, little endian."""
+    crc = 0
+    for layer, *call in drawn:
+        for a in arrays([list(layer.state_dict().values()), call]):
+            crc = zlib.crc32(np.ascontiguousarray(a, a.dtype.newbyteorder("<")), crc)
+    return crc
 
 
 def large() -> tuple[Any, np.ndarray]:
@@ -105,6 +137,45 @@ def oracle(layer: Any, x: np.ndarray, hx: Any = None, lengths: Any = None) -> li
     if not batched:
         return [y[:, 0], *(s[:, 0] for s in out)]
     return [y.transpose(1, 0, 2) if layer.batch_first else y, *out]
+
+
+def largest(a: np.ndarray) -> float:
+    """Return the largest absolute value, 0 of no values."""
+    return float(np.abs(a).max(initial=0))
+
+
+def root_mean_square(a: np.ndarray) -> float:
+    """Return the root mean square."""
+    return float(np.sqrt(np.mean(np.square(a))))
+
+
+class Errors:
+    """Errors of ours and torch's against the oracle, and the bound of the first by the second, which may be known."""
+
+    def __init__(
+        self, dtype: npt.DTypeLike, norm: Callable[[np.ndarray], float] = largest, theirs: float = 0.0
+    ) -> None:
+        self.dtype, self.norm = np.dtype(dtype), norm
+        self.ours, self.theirs, self.scale = 0.0, theirs, 0.0
+
+    def distance(self, results: Iterable[np.ndarray], exact: Iterable[np.ndarray]) -> float:
+        """Return the largest norm of a difference."""
+        distance = 0.0
+        for a, e in zip(results, exact, strict=True):
+            assert a.shape == e.shape
+            assert a.dtype == self.dtype
+            distance = max(distance, self.norm(a - e))
+        return distance
+
+    def add(self, ours: Iterable[np.ndarray], theirs: Iterable[np.ndarray] | None, exact: Sequence[np.ndarray]) -> None:
+        self.ours = max(self.ours, self.distance(ours, exact))
+        if theirs is not None:
+            self.theirs = max(self.theirs, self.distance(theirs, exact))
+        self.scale = max(self.scale, *map(largest, exact))
+
+    def check(self, what: str = "") -> None:
+        bound = max(2 * self.theirs, 4 * np.finfo(self.dtype).eps * self.scale)
+        assert self.ours <= bound, f"{what}: error {self.ours:.3g}, torch's {self.theirs:.3g}, bound {bound:.3g}"
 
 
 def readonly(a: np.ndarray) -> np.ndarray:

@@ -5,10 +5,11 @@ import inspect
 import itertools
 import warnings
 
+import cases
 import numpy as np
 import pytest
 from cases import same_bits
-from layer_cases import arrays, initial, inputs, oracle
+from layer_cases import Errors, arrays, initial, inputs, oracle, root_mean_square
 
 import fastrnn
 
@@ -30,7 +31,6 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 @pytest.fixture(autouse=True)
 def _quiet():
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "LSTM with projections")  # that oneDNN does not have them
         warnings.filterwarnings("ignore", "dropout option adds dropout")
         yield
 
@@ -49,36 +49,8 @@ def numpy(result):
 
 def run_torch(module, x, hx=None, lengths=None):
     """[y, h] or [y, h, c] of a torch layer; rows of length 0, which torch refuses, are left to the caller."""
-    with torch.no_grad():
-        if lengths is None:
-            return numpy(module(tensors(x), tensors(hx)))
-        utils, first = torch.nn.utils.rnn, module.batch_first
-        packed = utils.pack_padded_sequence(
-            tensors(x), torch.from_numpy(lengths), batch_first=first, enforce_sorted=False
-        )
-        y, states = module(packed, tensors(hx))
-        y, _ = utils.pad_packed_sequence(y, batch_first=first, total_length=x.shape[1 if first else 0])
-        return numpy((y, states))
-
-
-class Errors:
-    """Errors of both engines against the oracle, and the bound of the first by the second."""
-
-    def __init__(self, dtype, norm=lambda a: np.abs(a).max(initial=0)):
-        self.ours = self.theirs = self.scale = 0.0
-        self.norm, self.eps = norm, np.finfo(dtype).eps
-
-    def add(self, ours, theirs, exact):
-        for a, b, e in zip(ours, theirs, exact, strict=True):
-            assert a.shape == b.shape == e.shape
-            assert a.dtype == b.dtype
-            self.ours = max(self.ours, float(self.norm(a - e)))
-            self.theirs = max(self.theirs, float(self.norm(b - e)))
-            self.scale = max(self.scale, float(np.abs(e).max(initial=0)))
-
-    def check(self, what=""):
-        bound = max(2 * self.theirs, 4 * self.eps * self.scale)
-        assert self.ours <= bound, f"{what}: error {self.ours:.3g}, torch's {self.theirs:.3g}, bound {bound:.3g}"
+    y, states = cases.run_torch(module, x, list(arrays(hx)), lengths)
+    return [y, *states]
 
 
 OPTIONS = ("num_layers", "bias", "batch_first", "bidirectional")
@@ -156,7 +128,7 @@ def long_runs(kind, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_root_mean_square_of_a_long_run(backend, kind, dtype):
-    errors = Errors(dtype, norm=lambda a: np.sqrt(np.mean(np.square(a))))
+    errors = Errors(dtype, root_mean_square)
     for layer, x, theirs, exact in long_runs(kind, dtype):
         errors.add(list(arrays(layer(x))), theirs, exact)
     errors.check(kind)
