@@ -1,6 +1,7 @@
 """Build fastrnn._native from Cython and C with plain setuptools; everything else stands in pyproject.toml.
 
-FASTRNN_DEBUG=1 builds with Cython's checks and C's assertions, FASTRNN_NO_NATIVE=1 without the compiled module.
+FASTRNN_DEBUG=1 builds with C assertions and Cython's checks of divisions and of indices into tuples and lists,
+FASTRNN_NO_NATIVE=1 without the compiled module.
 """
 
 import os
@@ -36,7 +37,6 @@ class BuildNative(build_ext):
         self.cython_directives = {
             "language_level": 3,
             "boundscheck": DEBUG,
-            "initializedcheck": DEBUG,
             "wraparound": False,
             "cdivision": not DEBUG,
         }

@@ -361,7 +361,7 @@ cdef int take_steps(const Model *model, void *memory, const void *x, bint by_ids
                 call.x.data, call.x.batch = (<char *>ids, <Py_ssize_t>sizeof(int64_t)) if ids != NULL else (<char *>source, stride)
                 call.y.data, call.y.batch = target, part.out_bytes
                 call.x.time, call.y.time = state.batch * call.x.batch, state.batch * call.y.batch
-                call.block = own
+                call.block, call.bytes = own, work - FASTRNN_LINE
                 run_member(&call, 0, 1)
             else:
                 dense = part.dense

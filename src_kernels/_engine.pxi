@@ -13,6 +13,8 @@ cdef struct Network:
 
 cdef Py_ssize_t carve(char *block, Py_ssize_t used, Py_ssize_t size, void **part) noexcept nogil:
     """Reserve `size` bytes of whole lines, so that threads do not write to one; without a block only count them."""
+    check(used >= 0)
+    check(size >= 0)
     part[0] = block + used if block != NULL else NULL
     return used + (size + FASTRNN_LINE - 1) // FASTRNN_LINE * FASTRNN_LINE
 
@@ -268,9 +270,9 @@ cdef class Engine:
         threads = threads_now(threads) if entered else 1
         call.split = self.forced if self.forced.rows else best_split(call.net, call.rows, call.mean_steps, threads)
         members = call.split.rows * call.split.ways * call.split.blocks
-        call.block = NULL
+        call.block, call.bytes = NULL, call_bytes(call)
         try:
-            call.block = self.take(call_bytes(call))
+            call.block = self.take(call.bytes)
             with nogil:
                 if members > 1:
                     lay_out_barriers(call)
@@ -305,6 +307,7 @@ cdef class Engine:
             raise MemoryError()
         memcpy(directions, self.net.directions, self.net.layers * self.net.ways * sizeof(Direction))
         for way in range(self.net.ways):
+            directions[way].vocab = plan.vocab_size
             if not tables:
                 directions[way].embedding = <const char *>cnp.PyArray_DATA(<cnp.ndarray?>plan.embedding)
                 continue

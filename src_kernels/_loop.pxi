@@ -7,6 +7,7 @@ cdef struct Direction:
     # Where x is ids, the rows that they number. One of these, else both are NULL:
     const char *table[MAX_PHASES]   # [vocab][groups][G][LANES] b + W_ih x of each phase, which then has no inputs
     const char *embedding           # [vocab][inputs] x
+    Py_ssize_t vocab
 
 cdef struct Sequence:         # a (T, B, K) array, or int64 (T, B) ids; strides in bytes, the last of three axes contiguous
     char *data
@@ -92,10 +93,11 @@ cdef inline Py_ssize_t alive(const Batch *batch, Py_ssize_t step, Py_ssize_t row
     return rows
 
 
-cdef inline void look_up(void *const *ids, Py_ssize_t count, const char *numbered, Py_ssize_t size, void **found) noexcept nogil:
+cdef inline void look_up(void *const *ids, Py_ssize_t count, const char *numbered, Py_ssize_t vocab, Py_ssize_t size, void **found) noexcept nogil:
     """Point at the things of `size` bytes that ids number; `found` may be `ids`."""
     cdef Py_ssize_t i
     for i in range(count):
+        check_index((<const int64_t *>ids[i])[0], vocab)
         found[i] = <void *>(numbered + (<const int64_t *>ids[i])[0] * size)
 
 
@@ -107,10 +109,11 @@ cdef void project_tile(const Direction *direction, const fastrnn_kernels *kernel
     for step in range(steps):
         rows = alive(batch, first + step, rows)
         for row in range(rows):
+            check_index(count, TILE_ROWS)
             work.tile_x[count] = <char *>work.x[row] + step * x_step
             count += 1
     if direction.embedding != NULL:
-        look_up(work.tile_x, count, direction.embedding, direction.phase[0].inputs * itemsize, work.tile_x)
+        look_up(work.tile_x, count, direction.embedding, direction.vocab, direction.phase[0].inputs * itemsize, work.tile_x)
     for i in range(direction.phases):
         if direction.phase[i].inputs:
             blocks = blocks_of(direction.kind[i], direction.phase[i].units, itemsize)
@@ -190,14 +193,16 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
             x_rows = work.x
             if direction.embedding != NULL and not project:
                 x_rows = work.numbered
-                look_up(work.x, rows, direction.embedding, direction.phase[0].inputs * itemsize, x_rows)
+                look_up(work.x, rows, direction.embedding, direction.vocab, direction.phase[0].inputs * itemsize, x_rows)
             for i in range(direction.phases):
                 io.x = NULL if project or not direction.phase[i].inputs else <const void *const *>x_rows
                 io.starts = NULL
                 if direction.table[i] != NULL:
-                    look_up(work.x, rows, direction.table[i], start_bytes(direction.kind[i], direction.phase[i].units, itemsize), work.numbered)
+                    look_up(work.x, rows, direction.table[i], direction.vocab,
+                            start_bytes(direction.kind[i], direction.phase[i].units, itemsize), work.numbered)
                     io.starts = <const void *const *>work.numbered
                 if project and direction.phase[i].inputs:
+                    check(done + rows <= most_rows)
                     io.start_stride = start_bytes(direction.kind[i], direction.phase[i].units, itemsize) // itemsize
                     io.start = work.start[i] + done * io.start_stride * itemsize
                 else:

@@ -16,6 +16,16 @@ import numpy as np
 
 cnp.import_array()
 
+cdef extern from *:
+    """
+    #include <assert.h>
+    /* As macros, so that the message of one that fails has its own line of C. */
+    #define fastrnn_assert(holds) assert(holds)
+    #define fastrnn_assert_index(i, count) assert(0 <= (i) && (i) < (count))
+    """
+    void check "fastrnn_assert" (bint) noexcept nogil
+    void check_index "fastrnn_assert_index" (Py_ssize_t i, Py_ssize_t count) noexcept nogil
+
 cdef extern from "kernels.h" nogil:
     enum:
         FASTRNN_RNN, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_GRU_RESET, FASTRNN_GRU_NEW, FASTRNN_PROJECT

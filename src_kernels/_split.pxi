@@ -30,7 +30,8 @@ cdef struct Call:
     const int64_t *order
     const int64_t *lengths
     Split split
-    char *block
+    char *block                 # a line, and the workspace
+    Py_ssize_t bytes            #   of so many bytes
 
 cdef inline double step_time(const Network *net, int way, Py_ssize_t rows, int parts, bint many_steps) noexcept nogil:
     """ns of one step through all layers of one direction, for the largest of `parts` shares of the blocks."""
@@ -145,6 +146,7 @@ cdef void run_member(void *context, int member, int members) noexcept nogil:
     rows = rows_of_part(&call)
     team_bytes, member_bytes = lay_out_team(call.net, rows, NULL, &work), lay_out_member(call.net, rows, NULL, &work)
     team = member // call.split.blocks
+    check(used + call.split.rows * call.split.ways * (team_bytes + call.split.blocks * member_bytes) <= call.bytes)
     lay_out_member(call.net, rows, call.block + FASTRNN_LINE + used + call.split.rows * call.split.ways * team_bytes + member * member_bytes, &work)
     lay_out_team(call.net, rows, call.block + FASTRNN_LINE + used + team * team_bytes, &work)
 
@@ -157,6 +159,7 @@ cdef void run_member(void *context, int member, int members) noexcept nogil:
 
     batch.rows = (call.rows - me.first + me.every - 1) // me.every
     batch.steps = call.steps
+    check(batch.rows <= rows)
     batch.lengths, batch.order = NULL, call.order
     if me.every > 1:
         batch.order = work.order

@@ -83,8 +83,12 @@ cdef void gather(const Step *step, const char *x, Py_ssize_t x_stride, const int
     cdef const Network *net = steps.net
     cdef Py_ssize_t h_bytes = net.state * net.itemsize, c_bytes = net.hidden * net.itemsize
     cdef Py_ssize_t padded = groups_of(net.hidden, net.itemsize) * FASTRNN_GROUP_BYTES, row, at
+    check(step.n <= steps.streams)
     for row in range(step.n):
         at = step.rows[row] if step.rows != NULL else row
+        check_index(at, steps.streams)
+        if ids != NULL:
+            check_index(ids[row], steps.by_ids.directions[0].vocab)
         steps.x[row] = <void *>(x + (ids[row] if ids != NULL else row) * x_stride)
         steps.h_rows[row] = h + at * h_bytes
         steps.out_rows[row] = target + row * h_bytes
@@ -113,6 +117,7 @@ cdef void scatter(const Step *step, char *h, char *c) noexcept nogil:
     cdef Py_ssize_t padded = groups_of(net.hidden, net.itemsize) * FASTRNN_GROUP_BYTES, row, at
     for row in range(step.n):
         at = step.rows[row] if step.rows != NULL else row
+        check_index(at, steps.streams)
         memcpy(h + at * h_bytes, steps.out_rows[row], h_bytes)
         if c != NULL:
             memcpy(c + at * c_bytes, steps.cell + row * padded, c_bytes)

@@ -44,6 +44,7 @@
 #endif
 
 #include "tile.h"
+#include "checks.h"
 #include "activations.h"
 #include "gates.h"
 #include "ahead.h"
@@ -61,6 +62,7 @@ static const fastrnn_kernels FN(kernels) = {
     .ahead = AHEAD,
 };
 
+#undef CHECK
 #undef FN
 #undef FN__
 #undef FN_

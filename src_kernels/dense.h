@@ -73,6 +73,7 @@ static void FN(softmax)(int log, const T *in, T *out, ptrdiff_t n)
 
 static void FN(activate)(int kind, const void *in, void *out, ptrdiff_t n)
 {
+    CHECK(FN(check_activate)(kind, in, out, n));
     if (kind == FASTRNN_SOFTMAX || kind == FASTRNN_LOG_SOFTMAX) {
         FN(softmax)(kind == FASTRNN_LOG_SOFTMAX, in, out, n);
         return;
@@ -85,6 +86,7 @@ static void FN(activate)(int kind, const void *in, void *out, ptrdiff_t n)
 
 static void FN(dense)(const fastrnn_phase *p, const void *const *x, void *sums, void *const *out, ptrdiff_t rows)
 {
+    CHECK(FN(check_dense)(sums, out, rows));
     const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP, U = fastrnn_phase_block(FASTRNN_RNN);
     FN(inputs)(FASTRNN_RNN, p, x, sums, groups * GROUP, 0, (groups + U - 1) / U, 0, rows);
     for (ptrdiff_t row = 0; row < rows; row++) FN(activate)(p->activation, (const T *)sums + row * groups * GROUP, out[row], p->units);

@@ -4,6 +4,7 @@
 #endif
 #include "pool.h"
 
+#include <assert.h>
 #include <limits.h>
 #include <pthread.h>
 #include <sched.h>
@@ -108,7 +109,9 @@ void fastrnn_barrier_init(fastrnn_barrier *barrier) {
 /* Returns the generation to leave behind. It cannot change before this arrival, so that it needs no order. */
 static unsigned arrive(fastrnn_barrier *barrier, int members) {
     const unsigned generation = atomic_load_explicit(&barrier->generation, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) + 1 == (unsigned)members) {
+    const unsigned arrived = atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) + 1;
+    assert(arrived <= (unsigned)members);
+    if (arrived == (unsigned)members) {
         atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
         change(&barrier->generation, generation + 1, &crossing);
     }
@@ -125,6 +128,7 @@ static void cross(fastrnn_barrier *barrier, int members, int limit) {
 }
 
 void fastrnn_barrier_wait(fastrnn_barrier *barrier, int members) {
+    assert(members > 0);
     if (members > 1) cross(barrier, members, BARRIER_SPIN);
 }
 
@@ -166,6 +170,7 @@ static void *work(void *argument) {
     for (unsigned calls = 0;; calls++) {
         wait_for_change(&self->calls, calls, spin, 0, &self->idle);
         const int members = self->members;
+        assert(0 < self->member && self->member < members);
         let_go(self);
         self->job(self->context, self->member, members);
         spin = spin_of(members, LAUNCH_SPIN);
@@ -206,6 +211,7 @@ int fastrnn_pool_run(int wanted, fastrnn_job job, void *context) {
     if (wanted > FASTRNN_MAX_MEMBERS) wanted = FASTRNN_MAX_MEMBERS;
     if (built < wanted - 1) build(wanted - 1);
     const int members = built < wanted - 1 ? built + 1 : wanted;
+    assert(0 < members && members <= FASTRNN_MAX_MEMBERS && members <= built + 1);
     for (worker *next = workers; next < workers + members - 1; next++) {
         next->members = members, next->job = job, next->context = context;
         if (each_has_a_processor(members)) keep_away(next);
@@ -229,6 +235,7 @@ typedef struct {
 static void take_part(void *argument) {
     borrowed *run = argument;
     const int member = run->team->number();
+    assert(member >= 0);
     if (run->team->count() != run->threads || member >= run->members) return;
     run->job(run->context, member, run->members);
     if (member == 0) run->done = 1;
@@ -255,7 +262,9 @@ int fastrnn_pool_enter(void) { return atomic_fetch_add_explicit(&at_work, 1, mem
 int fastrnn_pool_awake(void) { return nanoseconds() - atomic_load_explicit(&last_end, memory_order_relaxed) < LAUNCH_SPIN; }
 
 void fastrnn_pool_leave(void) {
-    atomic_fetch_sub_explicit(&at_work, 1, memory_order_relaxed);
+    const int before = atomic_fetch_sub_explicit(&at_work, 1, memory_order_relaxed);
+    assert(before > 0);
+    (void)before;
     atomic_store_explicit(&last_end, nanoseconds(), memory_order_relaxed);
 }
 

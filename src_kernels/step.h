@@ -148,6 +148,7 @@ INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const
 {
     const int G = FN(gates)(phase);
     const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP;
+    CHECK(FN(check_step)(phase, p, io, block0, block1, row0, row1));
     if (AHEAD && io->ahead) block0 = FN(step_ahead)(phase, U, p, io, block0, block1, row0);
     for (ptrdiff_t i = block0; i < block1; i++) {
         const ptrdiff_t block = io->descending ? block0 + block1 - 1 - i : i;
@@ -188,6 +189,7 @@ INLINE void FN(inputs_rows)(const int M, const fastrnn_phase *p, const T *const 
 static void FN(inputs)(int phase, const fastrnn_phase *p, const void *const *x, void *out, ptrdiff_t out_stride,
                        ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1)
 {
+    CHECK(FN(check_inputs)(phase, p, x, out, out_stride, block0, block1, row0, row1));
     const int G = FN(gates)(phase), U = fastrnn_phase_block(phase);
     const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP;
     for (ptrdiff_t block = block0; block < block1; block++) {

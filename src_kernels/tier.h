@@ -1,4 +1,5 @@
 /* What every tier's .c file includes before it opens its target: system headers must not be read under a target pragma. */
+#include <assert.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
