@@ -2,28 +2,32 @@
 
 from typing import Any
 
-from fastrnn import layers
+import numpy as np
+
+from fastrnn import checks, layers
 from fastrnn.checks import UnsupportedError
+from fastrnn.dense import Dense
 from fastrnn.weights import expected_shapes
 
 __all__ = ["from_torch"]
 
-_KINDS = ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell")
+_KINDS = ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "Linear")
+_FORWARDS = ("torch.nn.modules.rnn", "torch.nn.modules.linear", "fastrnn.torch")
 
 
 def from_torch(module: Any) -> Any:
-    """Make a layer with the configuration and a copy of the weights of a torch module.
+    """Make a layer, cell or `Dense` with the configuration and a copy of the weights of a torch module.
 
     Parameters
     ----------
-    module : torch.nn.RNN, LSTM, GRU, RNNCell, LSTMCell or GRUCell
+    module : torch.nn.RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell or Linear
         On any device, training or not. Weight-normalised, pruned and parametrized weights are taken as the module would
         use them now.
 
     Returns
     -------
-    RNN, LSTM, GRU, RNNCell, LSTMCell or GRUCell
-        In float64 for a float64 module, else in float32.
+    RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell or Dense
+        In float64 for a float64 module, else in float32. A Linear gives a `Dense` of NumPy arrays without activation.
 
     Raises
     ------
@@ -37,6 +41,8 @@ def from_torch(module: Any) -> Any:
     >>> import torch, fastrnn
     >>> fastrnn.from_torch(torch.nn.LSTM(3, 4, batch_first=True))
     LSTM(3, 4, batch_first=True)
+    >>> fastrnn.from_torch(torch.nn.Linear(4, 2)).weight.shape
+    (2, 4)
     """
     try:
         import torch
@@ -51,8 +57,16 @@ def from_torch(module: Any) -> Any:
         raise UnsupportedError(
             f"module must be one of torch.nn's {', '.join(_KINDS)}, got {type(module).__name__}{cure}"
         )
-    if type(module).forward.__module__ not in ("torch.nn.modules.rnn", "fastrnn.torch"):
+    if type(module).forward.__module__ not in _FORWARDS:
         raise UnsupportedError(f"{type(module).__name__} has a forward of its own, which fastrnn would not run")
+    fresh = _recomputed(module)
+    if kind == "Linear":
+        dtype = np.float64 if module.weight.dtype == torch.float64 else np.float32
+        weight, bias = (fresh.get(name, getattr(module, name)) for name in ("weight", "bias"))
+        return Dense(
+            np.array(checks.weight(weight, "weight"), dtype),
+            None if bias is None else np.array(checks.weight(bias, "bias"), dtype),
+        )
     names = ["input_size", "hidden_size", "bias"]
     if kind in ("RNN", "LSTM", "GRU"):
         names += ["num_layers", "batch_first", "dropout", "bidirectional"]
@@ -66,7 +80,6 @@ def from_torch(module: Any) -> Any:
     w_ih = module.weight_ih if kind.endswith("Cell") else module.weight_ih_l0
     config["dtype"] = "float64" if w_ih.dtype == torch.float64 else "float32"
     layer = getattr(layers, kind)(**config)
-    fresh = _recomputed(module)
     return layer.load_state_dict(
         {name: fresh.get(name, getattr(module, name)) for name in expected_shapes(layer._sizes)}
     )

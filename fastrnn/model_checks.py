@@ -18,7 +18,7 @@ def not_a_layer(value: Any, name: str) -> TypeError:
     if type(value).__name__.endswith("Cell"):
         cure = ": a cell takes one step, build the layer"
     elif type(value).__module__.partition(".")[0] == "torch":
-        cure = f": pass fastrnn.from_torch({name}), or fastrnn.Dense(module.weight, module.bias)"
+        cure = f": pass fastrnn.from_torch({name})"
     return TypeError(f"{name} must be an RNN, LSTM or GRU, or a fastrnn.Dense, got {_kind(value)}{cure}")
 
 

@@ -1,4 +1,4 @@
-"""Every backend and tier against the bits of golden.c: whole, in chunks, in pieces of the batch. See golden/make.py."""
+"""Every backend and tier against golden.c's bits: whole, in chunks, by rows, on two threads. See golden/make.py."""
 
 import json
 import zlib
@@ -86,8 +86,8 @@ def assert_golden(case: dict[str, Any], y: np.ndarray, state: tuple[np.ndarray, 
         assert same_bits(GOLDEN[f"{case['name']}/{name}"], s), f"{how}: {name} differs"
 
 
-def load(engine: str) -> Backend:
-    """A backend, or one tier of the compiled one; skips what cannot run here and says so."""
+def load(engine: str, **options: Any) -> Backend:
+    """A backend, or one tier of the compiled one, with options; skips what cannot run here and says so."""
     backend, _, tier = engine.partition("-")
     if backend not in backends.available_backends():
         pytest.skip(f"{backend} cannot run here")
@@ -97,12 +97,13 @@ def load(engine: str) -> Backend:
 
     if _native.tiers()[tier] != "ok":
         pytest.skip(f"tier {tier}: {_native.tiers()[tier]}")
-    return Backend(*(partial(part, tier=tier) for part in (_native.Engine, _native.DenseEngine, _native.activate_rows)))
+    layer, *parts = _native.Engine, _native.DenseEngine, _native.activate_rows
+    return Backend(partial(layer, tier=tier, **options), *(partial(part, tier=tier) for part in parts))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_bits(engine: str, case: dict[str, Any]) -> None:
+def test_bits(engine: str, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan(case)
     run = load(engine).layer(plan)
     x, state, lengths = make_inputs(case, plan)
@@ -123,6 +124,15 @@ def test_bits(engine: str, case: dict[str, Any]) -> None:
             y_part, now = results(plan, run, x[start:stop], now, part)
             outputs.append(y_part)
         assert_golden(case, np.concatenate(outputs), now, "chunks")
+
+    if engine == "numba":  # cases are too small to be shared of themselves
+        monkeypatch.setattr("fastrnn.numba_kernels.stepping.PARALLEL_WORK", 0)
+        assert_golden(case, *results(plan, partial(run, threads=2), x, state, lengths), "rows on two threads")
+        return
+    splits = {"rows": (2, 1, 1), "units": (1, 1, 2)} | ({"directions": (1, 2, 1)} if case["D"] == 2 else {})
+    for how, split in splits.items():
+        shared = load(engine, split=split).layer(plan)
+        assert_golden(case, *results(plan, shared, x, state, lengths), f"{how} on two threads")
 
 
 def test_version() -> None:

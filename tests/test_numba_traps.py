@@ -2,11 +2,14 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
 
 import pytest
+
+import fastrnn
 
 pytest.importorskip("numba")
 pytest.importorskip("fastrnn._native")
@@ -177,23 +180,107 @@ def test_other_processors_have_the_same_bits(cpu, tmp_path):
     assert int(width) == {"haswell": 32, "x86-64": 16}[cpu]
 
 
-def test_without_a_writable_cache(tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_kernel_calls_libm(dtype, tmp_path):
+    """Its bits would be those of one machine's libm, and it takes one number at a time."""
     run(
         """
+        import math, re
         import numba
-        from fastrnn.numba_kernels import door
-        real = numba.njit
+        from numba.core.dispatcher import Dispatcher
+        from fastrnn import jit, more_cells
+        from fastrnn.numba_kernels.ahead import columns_address
 
-        def njit(*args, cache=False, **options):
-            if cache:
-                raise RuntimeError("cannot cache function: no locator available")
-            return real(*args, **options)
+        FUNCTION = r"a?(?:sin|cos|tan)h?|exp(?:2|10|m1)?|log(?:2|10|1p)?|pow"
+        CALL = re.compile(rf'@"?((?:llvm\\.)?(?:{FUNCTION})f?(?:\\.\\w+)?)"?\\(')
 
-        numba.njit = njit
-        assert door.njit(cache=True)(lambda a: a + 1)(1) == 2
+        def found(entry):
+            return {name for ir in entry.inspect_llvm().values() for name in CALL.findall(ir)}
+
+        dtype = sys.argv[2]
+        for function in (math.tanh, math.exp, math.log, math.sinh, np.tanh, np.exp, np.log):
+            probe = numba.njit(lambda a: function(a))
+            probe(np.dtype(dtype).type(0.5))
+            assert found(probe), function
+
+        numba_kernels.stepping.PARALLEL_WORK = 0
+        for variant, kind in VARIANTS.items():
+            for activation in {*kind.activations} - {"linear"}:
+                plan = make_plan(Case(variant, activation, 9, 37), dtype)
+                run, data = numba_kernels.prepare(plan), make_inputs(Case(variant, activation, 9, 37), dtype)
+                check(results(plan, run, *data), results(plan, functools.partial(run, threads=2), *data))
+            first = kind.phases[0]
+            columns_address(first.groups, len(first.gates), dtype)  # for weights larger than these
+        for activation in ("softmax", "log_softmax", "sigmoid", "tanh", "relu", None):
+            check_dense(activation or "linear", dtype)
+        for threads in (1, 2):
+            fastrnn.set_num_threads(threads)
+            check_writing(dtype)
+        for kind in map(more_cells.__dict__.get, more_cells.__all__):
+            fastrnn.Recurrent(kind, 3, 5, dtype=dtype).init()(np.ones((2, 3)))
+
+        @numba.njit
+        def caller(w, x, y):
+            state = jit.init_state(w)
+            jit.forward(w, x, state, y)
+            jit.reset(w, state)
+            jit.step(w, x[0], state, y[0])
+            jit.softmax(y[0], y[1])
+            return jit.sigmoid(x[0, 0]) + jit.tanh(x[0, 0])
+
+        layer, x = fastrnn.LSTM(3, 5, dtype=dtype).init(), np.ones((4, 3), dtype)
+        caller(jit.pack(layer), x, np.empty((4, 5), dtype))
+        model = fastrnn.SequenceModel(fastrnn.GRU(3, 5, dtype=dtype).init(), embedding=np.ones((9, 3)))
+        with fastrnn.use_backend("numba"):
+            model.predict([1, 2, 3])
+
+        modules = [module for name, module in sys.modules.items() if name.startswith("fastrnn.numba_kernels")]
+        entries = {value for m in modules for value in vars(m).values() if isinstance(value, Dispatcher)}
+        cached = {entry for entry in entries if entry.py_func.__qualname__.endswith(numba_kernels.door.STAMP)}
+        assert cached >= {*CALLED, *BY_ADDRESS}
+        assert not [entry for entry in cached if not entry.signatures]
+        calls = {entry.__name__: names for entry in (*entries, caller) if (names := found(entry))}
+        assert not calls, calls
         """,
         tmp_path,
+        dtype,
     )
+
+
+def test_without_a_writable_cache(tmp_path):
+    """Numba tries NUMBA_CACHE_DIR, __pycache__ beside the file and the user's cache: here all lie below a file."""
+    file = tmp_path / "file"
+    file.touch()
+    package = tmp_path / "fastrnn"
+    shutil.copytree(os.path.dirname(fastrnn.__file__), package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "numba_kernels" / "__pycache__").touch()
+    run(
+        """
+        from pathlib import Path
+        import numba
+        assert Path(fastrnn.__file__).parent == Path(sys.argv[2])
+        try:
+            numba.njit(cache=True)(run_rows.py_func)
+        except RuntimeError as error:
+            assert "no locator available" in str(error)
+        else:
+            raise AssertionError("Numba found a directory for its cache")
+        check_writing()
+        for variant in SHARE_NO_PHASE:
+            plan, data, expected = problem(variant)
+            check(results(plan, numba_kernels.prepare(plan), *data), expected)
+        for activation in ("softmax", "log_softmax"):
+            check_dense(activation)
+        for entry in (*CALLED, run_function, run_gates, run_row, run_row_gates, run_tile):
+            assert entry.signatures and entry.stats.cache_path is None
+        """,
+        file / "cache",
+        str(package),
+        PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+        HOME=str(file),
+        XDG_CACHE_HOME=str(file),
+    )
+    assert not list(tmp_path.rglob("*.nb?"))
 
 
 def test_another_version_is_another_type(tmp_path):

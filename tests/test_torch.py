@@ -245,30 +245,83 @@ def test_the_layer_keeps_its_own_copy():
     assert all(same_bits(before[k], layer.state_dict()[k]) for k in before)
 
 
-def weight_normalised():
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_becomes_a_dense_layer(bias, dtype):
+    module = torch.nn.Linear(5, 2, bias, dtype=DTYPES[dtype])
+    assert module.weight.requires_grad
+    dense = fastrnn.from_torch(module)
+    expected = {key: value.numpy().copy() for key, value in module.state_dict().items()}
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+    assert type(dense) is fastrnn.Dense
+    assert type(dense.weight) is np.ndarray
+    assert dense.weight.dtype == dtype
+    assert same_bits(dense.weight, expected["weight"])
+    if bias:
+        assert type(dense.bias) is np.ndarray
+        assert dense.bias.dtype == dtype
+        assert same_bits(dense.bias, expected["bias"])
+    else:
+        assert dense.bias is None
+    assert dense.activation is None
+
+
+def test_a_linear_as_a_part_of_a_model(backend):
+    gru, inner, head = torch.nn.GRU(3, 5, batch_first=True), torch.nn.Linear(4, 3), torch.nn.Linear(5, 2)
+    model = fastrnn.SequenceModel([fastrnn.from_torch(inner), fastrnn.from_torch(gru)], head=fastrnn.from_torch(head))
+    x = torch.randn(2, 6, 4)
+    with torch.no_grad():
+        expected = head(gru(inner(x))[0]).numpy()
+    np.testing.assert_allclose(model.predict(x), expected, rtol=0, atol=1e-6)
+
+
+def test_a_linear_of_bfloat16_is_float32():
+    module = torch.nn.Linear(3, 2, dtype=torch.bfloat16)
+    dense = fastrnn.from_torch(module)
+    assert dense.weight.dtype == dense.bias.dtype == np.float32
+    assert same_bits(dense.weight, module.weight.detach().float().numpy())
+
+
+# The module, and its weight that is stored in parts.
+IN_PARTS = {"GRU": ((3, 5), "weight_hh_l0"), "Linear": ((3, 5), "weight")}
+
+
+def fresh(kind):
+    sizes, name = IN_PARTS[kind]
+    return getattr(torch.nn, kind)(*sizes), name
+
+
+def weight_normalised(kind):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        return torch.nn.utils.weight_norm(torch.nn.GRU(3, 5), "weight_hh_l0")
+        return torch.nn.utils.weight_norm(*fresh(kind))
 
 
-def pruned():
+def pruned(kind):
     from torch.nn.utils import prune
 
-    return prune.l1_unstructured(torch.nn.GRU(3, 5), "weight_hh_l0", amount=0.5)
+    return prune.l1_unstructured(*fresh(kind), amount=0.5)
 
 
-def parametrized():
-    return torch.nn.utils.parametrizations.weight_norm(torch.nn.GRU(3, 5), "weight_hh_l0")
+def parametrized(kind):
+    return torch.nn.utils.parametrizations.weight_norm(*fresh(kind))
 
 
+@pytest.mark.parametrize("kind", IN_PARTS)
 @pytest.mark.parametrize("make", [weight_normalised, pruned, parametrized])
-def test_weights_stored_in_parts(make):
-    module = make()
-    with torch.no_grad():  # the attribute weight_hh_l0 is stale until the next forward
+def test_weights_stored_in_parts(make, kind):
+    module = make(kind)
+    with torch.no_grad():  # the attribute is stale until the next forward
         for name, parameter in module.named_parameters():
-            if name != "weight_hh_l0":
+            if name != IN_PARTS[kind][1]:
                 parameter.mul_(1.5)
     layer = fastrnn.from_torch(module)
+    if kind == "Linear":
+        module(torch.zeros(3))
+        assert same_bits(layer.weight, module.weight.detach().numpy())
+        return
     x = inputs(layer)
     errors = Errors(np.float32)
     errors.add(list(arrays(layer(x))), run_torch(module, x), oracle(layer, x))
@@ -280,14 +333,24 @@ def test_what_from_torch_refuses():
         def forward(self, x):
             return x
 
+    class MyLinear(torch.nn.Linear):
+        def forward(self, x):
+            return torch.relu(super().forward(x))
+
     with pytest.raises(fastrnn.UnsupportedError, match="forward of its own"):
         fastrnn.from_torch(Mine(2, 3))
     with pytest.raises(fastrnn.UnsupportedError, match=r"one of its recurrent modules \(0, 1\)"):
         fastrnn.from_torch(torch.nn.Sequential(torch.nn.LSTM(2, 3), torch.nn.GRUCell(3, 4)))
-    with pytest.raises(fastrnn.UnsupportedError, match="got Linear"):
-        fastrnn.from_torch(torch.nn.Linear(2, 3))
+    with pytest.raises(fastrnn.UnsupportedError, match=r"must be one of torch.nn's RNN, .*, Linear, got Conv1d"):
+        fastrnn.from_torch(torch.nn.Conv1d(2, 3, 1))
+    with pytest.raises(fastrnn.UnsupportedError, match="MyLinear has a forward of its own"):
+        fastrnn.from_torch(MyLinear(2, 3))
     with pytest.raises(TypeError, match=r"must be one of torch.nn's RNN, LSTM, GRU"):
         fastrnn.from_torch({"weight_ih_l0": 0})
+    with pytest.raises(TypeError, match="weight must be an array of real numbers"):
+        fastrnn.from_torch(torch.nn.Linear(2, 3, device="meta"))
+    with pytest.raises(TypeError, match=r"weight must hold floats.*complex64"):
+        fastrnn.from_torch(torch.nn.Linear(2, 3, dtype=torch.complex64))
     with pytest.raises(TypeError, match="weight_ih_l0"):
         fastrnn.from_torch(torch.nn.GRU(2, 3, device="meta"))
 
