@@ -69,7 +69,26 @@ def fast_grnn(f: Any, a: Any, h: Any, c: Any, b_z: Any, b_n: Any, zeta: Any, nu:
     return (zeta * (1 - z) + nu) * f.tanh(a + b_n) + z * h, c
 
 
-STEPS = {"min_gru": min_gru, "sru": sru, "li_gru": li_gru, "fast_grnn": fast_grnn}
+def min_lstm(f: Any, forget: Any, i: Any, n: Any, h: Any, c: Any) -> Any:
+    """As in more_cells.py."""
+    forget, i = f.sigmoid(forget), f.sigmoid(i)
+    total = forget + i
+    return forget / total * h + i / total * n, c
+
+
+def ind_rnn(f: Any, new: Any, h: Any, c: Any, u: Any) -> Any:
+    """As in more_cells.py."""
+    return f.relu(new + u * h), c
+
+
+STEPS = {
+    "min_gru": min_gru,
+    "min_lstm": min_lstm,
+    "ind_rnn": ind_rnn,
+    "sru": sru,
+    "li_gru": li_gru,
+    "fast_grnn": fast_grnn,
+}
 
 
 def layer_of(cell: Any, inputs: int, hidden: int) -> Any:
@@ -150,7 +169,7 @@ def gates(shape: tuple[int, ...], budget: float) -> None:
     x = np.random.default_rng(0).normal(size=(steps, batch, inputs)).astype(np.float32)
     built_in = fastrnn.GRU(inputs, hidden, backend="numba", num_threads=1).init()
     ours = contender(lambda: built_in(x)[0])
-    for cell in (gru, more_cells.li_gru, more_cells.fast_grnn, more_cells.min_gru):
+    for cell in (gru, *(getattr(more_cells, name) for name in STEPS)):
         layer = layer_of(cell, inputs, hidden)
         found = ratios.compare(ours, contender(lambda layer=layer: layer(x)[0]), budget)  # type: ignore[misc]
         each = [time * 3 / len(cell.variant.gates) for time in (found.median, found.low, found.high)]

@@ -21,8 +21,8 @@ array's elements and an index, without checks. Needs the extra ``numba``.
 From ``a + b`` on, all of these also take NumPy arrays in plain Python, where ``fma`` rounds twice.
 
 Every operation rounds once and follows IEEE 754, on every processor alike: lanes do not meet, so that no width of a
-register shows in the bits. In a function compiled with ``fastmath=True`` operations follow that function's flags, and
-a function in Numba's disk cache keeps the operations that it was compiled with.
+register shows in the bits. ``fastmath=True`` on your function does not reach them. A function in Numba's disk cache
+keeps the operations that it was compiled with.
 
 Examples
 --------

@@ -1,5 +1,6 @@
 """Packages of others: the files on docs/cython.md and docs/c.md, built by setuptools against installs of fastrnn."""
 
+import ctypes
 import os
 import re
 import shutil
@@ -9,11 +10,14 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastrnn
 
 native = pytest.importorskip("fastrnn._native")
+from test_capi import Model, api  # noqa: E402
+
 pytest.importorskip("setuptools", "77")
 if shutil.which("cc") is None:
     pytest.skip("no C compiler", allow_module_level=True)
@@ -132,12 +136,45 @@ import follower
     assert all("this module was built for version 1, 104 bytes: build it again" in line for line in lines)
 
 
+# Half of the steps by one object and the others by its copy, while the first goes on with other inputs.
+IN_CPLUSPLUS = """
+extern "C"
+const char *follow_both(const fastrnn_api *rnn, const fastrnn_model *model, const float *x, float *y, int steps)
+{
+    static float unused[4];
+    try {
+        Follower first(rnn, model);
+        for (int t = 0; t < steps / 2; t++) first.step(x + 3 * t, y + 4 * t);
+        Follower second(first);
+        for (int t = steps / 2; t < steps; t++) {
+            first.step(x, unused);
+            second.step(x + 3 * t, y + 4 * t);
+        }
+        first.step(nullptr, unused);
+    } catch (const std::runtime_error &) {
+        return "thrown";
+    }
+    return "";
+}
+"""
+
+
 @pytest.mark.parametrize("standard", ["c++11", "c++20"])
 def test_cplusplus(standard, tmp_path):
-    """The header and the class compile without a warning; so does the C module."""
+    """The header and the class compile without a warning, as does the C module, and run."""
     compiler = shutil.which("c++") or pytest.skip("no C++ compiler")
     found = files("c.md")
-    (tmp_path / "follower.cpp").write_text(found["follower.hpp"] + found["follower.c"])
-    flags = [f"-std={standard}", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-Wno-missing-field-initializers"]
+    (tmp_path / "follower.cpp").write_text(found["follower.hpp"] + found["follower.c"] + IN_CPLUSPLUS)
+    flags = [f"-std={standard}", "-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers"]
+    shared = ["-shared", "-fPIC", *(["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else [])]
     folders = ["-isystem", sysconfig.get_path("include"), "-I", fastrnn.get_include()]
-    subprocess.run([compiler, *flags, *folders, tmp_path / "follower.cpp"], check=True)
+    library = tmp_path / "follower.so"
+    subprocess.run([compiler, *flags, *shared, *folders, tmp_path / "follower.cpp", "-o", library], check=True)
+
+    layer = fastrnn.GRU(3, 4).init(seed=0)
+    x, y = np.random.default_rng(0).standard_normal((9, 3), np.float32), np.empty((9, 4), np.float32)
+    follow = ctypes.PyDLL(library).follow_both
+    follow.restype, follow.argtypes = ctypes.c_char_p, [*[ctypes.c_void_p] * 4, ctypes.c_int]
+    model = Model(layer)
+    assert follow(ctypes.addressof(api), model.pointer, x.ctypes.data, y.ctypes.data, len(x)) == b"thrown"
+    assert np.array_equal(y, layer(x)[0])

@@ -1,7 +1,6 @@
 """fastrnn.jit inside compiled functions: the bits of calls and streams, what is checked, and Numba's traps."""
 
 import os
-import pickle
 import subprocess
 import sys
 import textwrap
@@ -13,7 +12,7 @@ import layer_cases
 import numpy as np
 import pytest
 from cases import DTYPES, same_bits
-from layer_cases import arrays, equal
+from layer_cases import equal
 from model_cases import BY_IDS, STREAMS, beginning, dense, sequences
 
 import fastrnn.packing
@@ -316,78 +315,6 @@ def test_activations():
         jit.softmax(np.zeros((2, 2))[:, 0], np.zeros(2))
     with pytest.raises(TypingError, match="out must be of float32 or float64, as the other"):
         jit.softmax(np.zeros(2), np.zeros(2, np.float32))
-
-
-# Errors ---------------------------------------------------------------------------------------------------------------
-
-F32, F64 = np.float32, np.float64
-SHAPES = [
-    (lambda w, s: (np.zeros(4, F32), s, np.zeros(17, F32)), r"x is \(4,\), expected I = 5 as its last axis"),
-    (lambda w, s: (np.zeros(5, F32), s, np.zeros(16, F32)), r"y is \(16,\), expected the axes of x .* then 17"),
-    (lambda w, s: (np.zeros(5, F32), (s[0][:1], s[1]), np.zeros(17, F32)), r"h of state is \(1, 17\).*L\*D = 2"),
-    (lambda w, s: (np.zeros(5, F32), (s[0], np.zeros((2, 9), F32)), np.zeros(17, F32)), r"c of state is \(2, 9\).*17"),
-    (
-        lambda w, s: (np.zeros(5, [("a", "i1"), ("x", "f4")])["x"], s, np.zeros(17, F32)),
-        r"x has strides .* x\.copy",
-    ),
-    (lambda w, s: (np.zeros((3, 5), F32), jit.init_state(w, 3), np.zeros((4, 17), F32)), r"y is \(4, 17\)"),
-    (lambda w, s: (np.zeros((3, 5), F32), jit.init_state(w, 4), np.zeros((3, 17), F32)), r"h of state is \(2, 4, 17\)"),
-]
-
-
-@pytest.mark.parametrize(("given", "message"), SHAPES, ids=[message for _, message in SHAPES])
-def test_shapes_are_checked_before_anything_changes(given, message):
-    w = jit.pack(make())
-    x, state, y = given(w, jit.init_state(w))
-    with pytest.raises(ValueError, match=message):
-        jit.step(w, x, state, y)
-    assert not any(s.any() for s in arrays(state))
-    with pytest.raises(ValueError, match=message.replace(r"\(4,\)", r"\(1, 4\)").split(r"\(")[0]):
-        jit.forward(w, x[None], state, y[None])
-
-
-Y = np.zeros(17, F32)
-KINDS = [
-    (lambda w, s: (np.zeros(5), s, Y), r"x must be an array of float32.*got float64 array.*jit.pack\(layer, dtype=\)"),
-    (lambda w, s: (np.zeros(5, F32), s, Y.astype(F64)), r"y must be an array of float32.*got float64 array"),
-    (lambda w, s: (np.zeros(5, F32), (s[0], s[1].astype(F64)), Y), "c of state must be an array of float32"),
-    (lambda w, s: (np.zeros(5, F32), s[0], Y), r"state of an LSTM must be a tuple \(h, c\)"),
-    (lambda w, s: (np.zeros(5, F32), s, np.zeros((17, 2), F32)[:, 0]), "y is written: it must be in C order"),
-    (lambda w, s: (np.zeros((2, 5), F32), s, Y), "y must have 2 axes, got 1"),
-    (lambda w, s: (np.zeros((2, 5), F32), s, np.zeros((2, 17), F32)), "h of state must have 3 axes, got 2"),
-    (lambda w, s: (np.zeros((2, 2, 5), F32), s, Y), r"x must be \(I\) or \(B, I\)"),
-    (lambda w, s: (3, s, Y), "x is ids .* has no embedding"),
-    (lambda w, s: ("text", s, Y), "x must be an array of float32"),
-]
-
-
-@pytest.mark.parametrize(("given", "message"), KINDS, ids=[message for _, message in KINDS])
-def test_kinds_are_typing_errors(given, message):
-    w = jit.pack(make())
-    with pytest.raises(TypingError, match=message):
-        jit.step(w, *given(w, jit.init_state(w)))
-
-
-def test_messages_of_models():
-    w = jit.pack(BY_IDS["tables"]())
-    y = np.zeros(9, F32)
-    with pytest.raises(TypingError, match=r"state of a model must be a tuple of 2, one for each recurrent layer"):
-        jit.step(w, 1, jit.init_state(w)[:1], y)
-    with pytest.raises(TypingError, match=r"ids of int64 .* got an array of int32: x.astype\(np.int64\)"):
-        jit.step(w, np.zeros(2, np.int32), jit.init_state(w, 2), np.zeros((2, 9), F32))
-    with pytest.raises(TypingError, match=r"w must be packed weights.*call jit.pack\(layer\) in Python"):
-        jit.step(3, 1, jit.init_state(w), y)
-
-
-def test_what_can_be_packed():
-    with pytest.raises(TypeError, match=r"layer_or_model must be a fastrnn\.RNN, LSTM, GRU or SequenceModel, got int"):
-        jit.pack(3)
-    with pytest.raises(ValueError, match="has no weights"):
-        jit.pack(fastrnn.GRU(2, 3))
-    w = jit.pack(make())
-    assert repr(w) == "<packed LSTM(5, 17, num_layers=2), float32>"
-    with pytest.raises(TypeError, match="pickle the layer or the model, and pack it again"):
-        pickle.dumps(w)
 
 
 # Traps of Numba, each in its own process ------------------------------------------------------------------------------

@@ -155,6 +155,51 @@ def test_a_callers_fastmath_stays_outside(tmp_path):
     )
 
 
+def test_a_callers_fastmath_stays_outside_of_what_users_call():
+    """The caller's own numbers have its flags; vectors, `jit.step` and `jit.tanh` in the same function have none."""
+    run(
+        """
+        import re
+        import numba
+        from fastrnn import jit, simd
+
+        @numba.njit(fastmath=True)
+        def user(w, x, state, y, a, out, scale):
+            jit.step(w, x, state, y)
+            p, wide = simd.data(a), simd.width(simd.data(a))
+            for i in range(0, len(a), wide):
+                u, left = simd.load_some(simd.move(p, i), len(a) - i), len(a) - i
+                for k, v in enumerate((simd.tanh(u), simd.sigmoid(u), simd.fma(u, u, u), (u + 1e9) - 1e9, u / 3)):
+                    simd.store_some(simd.data(out[k, i:]), v, left)
+            for i in range(len(a)):
+                out[5, i] = jit.tanh(a[i])
+                out[6, i] = scale * a[i]  # to be seen with a flag
+
+        layer = fastrnn.GRU(5, 17).init(0)
+        rng = np.random.default_rng(0)
+        x, a, y = rng.normal(size=5).astype("f4"), 3 * rng.normal(size=100).astype("f4"), np.empty(17, "f4")
+        a[:3] = np.nan, np.inf, -0.0
+        out, wanted = np.empty((7, 100), "f4"), np.empty((7, 100), "f4")
+        w = jit.pack(layer)
+        user(w, x, jit.init_state(w), y, a, out, np.float32(2))
+        flags = "fast|nnan|ninf|nsz|arcp|contract|afn|reassoc"
+        (ir,) = user.inspect_llvm().values()
+        assert re.search(r"= fmul fast (float|<)", ir)
+        flagged = re.findall(rf"= (?:tail )?(f(?:add|sub|div|cmp|neg)|call) (?:{flags}) ", ir)
+        assert not flagged, flagged
+
+        with fastrnn.use_backend("cython"):
+            assert same_bits(y, layer(x[None])[0][-1])
+        exact = numba.njit(user.py_func)
+        exact(w, x, jit.init_state(w), y, a, wanted, np.float32(2))
+        assert same_bits(out, wanted)
+        for k, name in ((0, "tanh"), (1, "sigmoid"), (5, "tanh")):
+            assert same_bits(out[k], _native.activate(name, a))
+        """,
+        None,
+    )
+
+
 @pytest.mark.parametrize("cpu", ["haswell", "x86-64"])
 def test_other_processors_have_the_same_bits(cpu, tmp_path):
     if os.uname().machine != "x86_64":

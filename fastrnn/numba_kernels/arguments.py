@@ -191,6 +191,17 @@ class _Call:
         return build_call(self.context, builder, callee, (like, types.int64, types.int64), [nothing, *numbers])
 
 
+def _check_order(*given: Any) -> None:
+    """Refuse arrays of the other byte order in a call from Python: Numba may take them for native ones it has seen."""
+    for each in given:
+        if isinstance(each, tuple):
+            _check_order(*each)
+        elif isinstance(each, np.ndarray) and not each.dtype.isnative:
+            raise TypingError(
+                f"arrays must have the machine's byte order, got {each.dtype.str}: a.astype(a.dtype.newbyteorder('='))"
+            )
+
+
 def _compiled(definition: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Let Numba build calls of a function by `definition`, as of an intrinsic; in Python it is called as it is."""
 
@@ -274,6 +285,7 @@ def step(w: Any, x: Any, state: Any, y: Any) -> None:
     TypingError
         For other dtypes and kinds, when the caller is compiled.
     """
+    _check_order(x, state, y)
     _step(w, x, state, y)
 
 
@@ -297,6 +309,7 @@ def forward(w: Any, x: Any, state: Any, y: Any) -> None:
     ValueError, TypingError
         As for `step`.
     """
+    _check_order(x, state, y)
     _forward(w, x, state, y)
 
 
@@ -316,6 +329,7 @@ def reset(w: Any, state: Any) -> None:
     ValueError, TypingError
         As for `step`.
     """
+    _check_order(state)
     _reset(w, state)
 
 
@@ -411,24 +425,7 @@ def tanh(a):
     return tanh_of_one(a)
 
 
-def _check_softmax(x, out):
-    """Refuse other arrays than softmax takes."""
-
-
-@overload(_check_softmax)
-def _softmax_checked(x, out):
-    for name, given in (("x", x), ("out", out)):
-        if not isinstance(given, types.Array) or given.ndim != 1 or given.layout != "C":
-            raise TypingError(f"{name} must be an array (V,) in C order, got {given}: np.ascontiguousarray({name})")
-        if given.dtype not in (types.float32, types.float64) or given.dtype != x.dtype:
-            raise TypingError(f"{name} must be of float32 or float64, as the other, got {given.dtype}")
-    if not out.mutable:
-        raise TypingError("out is written: it must not be read-only")
-    return lambda x, out: None
-
-
-@njit()
-def softmax(x, out):
+def softmax(x: Any, out: Any) -> None:
     """Write the softmax of x (V,) to out (V,), which may be x; with the bits of a model's head.
 
     Raises
@@ -438,8 +435,29 @@ def softmax(x, out):
     TypingError
         For other arrays than of one dtype, float32 or float64, and in C order.
     """
-    _check_softmax(x, out)
-    if len(x) != len(out):
-        raise ValueError("out must have the length of x")
-    if len(x):
-        activate(_SOFTMAX, data(x), data(out), len(x), pointer(data(x), stack(GROUP_BYTES)))
+    _check_order(x, out)
+    _softmax(x, out)
+
+
+@overload(softmax)
+def _softmax_of(x, out):
+    for name, given in (("x", x), ("out", out)):
+        if not isinstance(given, types.Array) or given.ndim != 1 or given.layout != "C":
+            raise TypingError(f"{name} must be an array (V,) in C order, got {given}: np.ascontiguousarray({name})")
+        if given.dtype not in (types.float32, types.float64) or given.dtype != x.dtype:
+            raise TypingError(f"{name} must be of float32 or float64, as the other, got {given.dtype}")
+    if not out.mutable:
+        raise TypingError("out is written: it must not be read-only")
+
+    def write(x, out):
+        if len(x) != len(out):
+            raise ValueError("out must have the length of x")
+        if len(x):
+            activate(_SOFTMAX, data(x), data(out), len(x), pointer(data(x), stack(GROUP_BYTES)))
+
+    return write
+
+
+@njit()
+def _softmax(x, out):
+    softmax(x, out)

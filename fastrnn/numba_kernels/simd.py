@@ -1,8 +1,8 @@
 """A vector type for Numba: operations on a register of units that LLVM turns into instructions of any target.
 
 Plain loops, left to LLVM's vectoriser, reach half the speed. A `Vector` lives in an LLVM vector such as
-``<16 x float>``; the functions here and ``+ - * /`` work lane by lane and round once. They carry no fast-math flag of
-their own, so inside a function that was compiled with fastmath they follow that function's flags.
+``<16 x float>``; the functions here and ``+ - * /`` work lane by lane and round once, whatever the flags of the
+function that they stand in.
 
 Memory is a pointer to elements and an index, without checks: kernels see the arrays' addresses and strides, not arrays,
 so that one compiled kernel serves every layout.
