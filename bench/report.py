@@ -21,7 +21,7 @@ from fastrnn._bench.engines import PEERS  # noqa: E402
 
 README = HERE.parent / "README.md"
 MARKERS = ("<!-- bench -->", "<!-- /bench -->")
-SHOWN = ("numba", "torch", "onnxruntime", "openvino")
+SHOWN = ("numba", "reference", "torch", "onnxruntime", "openvino")
 FAMILIES = {
     "S": "one step from a given state",
     "Q": "sequences",

@@ -50,6 +50,7 @@ def main() -> int:
     parser.add_argument("--family", choices=FAMILIES, action="append", help="only this one; may be repeated")
     parser.add_argument("-k", help="choose rows and engines by name, as in pytest")
     options, rest = parser.parse_known_args()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's, for the reference on one thread
     if os.getloadavg()[0] > 0.5:
         print(f"load average {os.getloadavg()[0]:.1f}: the figures hold on a quiet machine only", file=sys.stderr)
     files = [str(HERE / f"test_{FAMILIES[family]}.py") for family in options.family or FAMILIES]

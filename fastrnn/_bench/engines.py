@@ -61,6 +61,8 @@ def engines(row: Row) -> tuple[str, ...]:
     names = [first] if first == "cython" else [first, "cython"]
     if row.threads == 1 or row.family in "BR":
         names.append("numba")
+    if row.threads == 1 and row.family in "SQ":
+        names.append("reference")
     if row.cell == "gru" and row.threads == 1 and row.family in "SQB":
         names.append("lstm")
     names += {"R": ["dense", "torch-padded"], "D": ["normal"]}.get(row.family, [])
