@@ -49,6 +49,7 @@ def sequences() -> list[Row]:
             Row("Q", cell, 256, 256, 16, 128, layers=2, directions=2, core=lstm),
             Row("Q", cell, 512, 256, 32, 64, layers=2, directions=2),
             Row("Q", cell, 256, 256, 1, 1000, layers=3),
+            Row("Q", cell, 384, 384, 64, 800, layers=5, alternating=True),
             Row("Q", cell, 640, 640, 8, 1),
             Row("Q", cell, 128, 128, 1, 100, dtype="float64", core=lstm),
         ]
@@ -135,4 +136,5 @@ def parse(name: str) -> Row:
         1 + (direction == "bi"),
         dtype.replace("f", "float"),
         int(threads[:-1]),
+        alternating=direction == "alt",
     )

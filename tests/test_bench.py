@@ -18,6 +18,7 @@ ROWS = [
     Row("S", "gru", 5, 5, batch=3),
     Row("S", "rnn", 5, 5, layers=2),
     Row("Q", "lstm", 3, 5, 2, 7, layers=2, directions=2),
+    Row("Q", "gru", 3, 5, 2, 7, layers=3, alternating=True),
     Row("B", "gru", 4, 4, 3, 6),
     Row("Q", "rnn", 3, 5, 1, 6, dtype="float64"),
     Row("R", "lstm", 4, 5, 6, 9, directions=2),

@@ -130,12 +130,35 @@ def writing_engine(name: str, of: Problem, setting: Setting) -> Engine:
 
 def layer_engine(backend: str, of: Problem) -> Engine:
     """Our layer on one of its backends; results are new arrays."""
+    if of.row.alternating:
+        layers = []
+        for part in parts(of):
+            layers.append(fastrnn_layer(part.row, backend=backend))
+            layers[-1].load_state_dict(part.weights)
+        return Engine(lambda: alternate(layers, of.x, lambda y: y[::-1]), lambda y: y)
     layer = fastrnn_layer(of.row, backend=backend)
     layer.load_state_dict(of.weights)
     x, hx, lengths = of.x, unpacked(of.state), of.lengths
     if lengths is None:
         return Engine(lambda: layer(x, hx), lambda result: result[0])
     return Engine(lambda: layer(x, hx, lengths=lengths), lambda result: result[0])
+
+
+def parts(of: Problem) -> list[Problem]:
+    """Each layer as a problem of its own."""
+    found = []
+    for layer in range(of.row.layers):
+        own = {n.replace(f"_l{layer}", "_l0"): array for n, array in of.weights.items() if n.endswith(f"_l{layer}")}
+        inputs = of.row.input_size if layer == 0 else of.row.hidden_size
+        found.append(of._replace(row=of.row._replace(input_size=inputs, layers=1, alternating=False), weights=own))
+    return found
+
+
+def alternate(layers: list[Any], x: Any, turned: Callable[[Any], Any]) -> Any:
+    """Run every other layer backwards."""
+    for i, layer in enumerate(layers):
+        x = turned(layer(turned(x))[0]) if i % 2 else layer(x)[0]
+    return x
 
 
 def stream_engine(of: Problem) -> Engine:
@@ -181,11 +204,10 @@ def torch_engine(of: Problem, setting: Setting, packed: bool) -> Engine:
             lambda result: (result[0] if row.cell == "lstm" else result).numpy()[None],
             torch.inference_mode,
         )
-    module = getattr(torch.nn, row.cell.upper())
-    module = module(
-        row.input_size, row.hidden_size, row.layers, bidirectional=row.directions == 2, dtype=x.dtype
-    ).eval()
-    module.load_state_dict(weights)
+    if row.alternating:
+        modules = [torch_module(part) for part in parts(of)]
+        return Engine(lambda: alternate(modules, x, lambda y: y.flip(0)), lambda y: y.numpy(), torch.inference_mode)
+    module = torch_module(of)
     hx = unpacked(state or None)
     if of.lengths is None:
         return Engine(lambda: module(x, hx), lambda result: result[0].numpy(), torch.inference_mode)
@@ -206,6 +228,17 @@ def torch_engine(of: Problem, setting: Setting, packed: bool) -> Engine:
         return y
 
     return Engine(lambda: module(x), forward, torch.inference_mode)
+
+
+def torch_module(of: Problem) -> Any:
+    """torch.nn's module with a problem's weights."""
+    import torch
+
+    row, kind = of.row, getattr(torch.nn, of.row.cell.upper())
+    dtype = getattr(torch, row.dtype)
+    module = kind(row.input_size, row.hidden_size, row.layers, bidirectional=row.directions == 2, dtype=dtype).eval()
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in of.weights.items()})
+    return module
 
 
 def onnxruntime_engine(of: Problem, setting: Setting) -> Engine:

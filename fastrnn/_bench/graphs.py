@@ -48,10 +48,7 @@ def model(problem: Problem) -> bytes:
 
     row = problem.row
     given = inputs(problem)
-    options: dict[str, Any] = {
-        "hidden_size": row.hidden_size,
-        "direction": ("forward", "bidirectional")[row.directions - 1],
-    }
+    options: dict[str, Any] = {"hidden_size": row.hidden_size}
     if row.cell == "gru":
         options["linear_before_reset"] = 1
     nodes, initializers = [], []
@@ -63,7 +60,9 @@ def model(problem: Problem) -> bytes:
         optional = [name if name in given else "" for name in ("lengths", *(f"{s}{layer}" for s in states(row)))]
         results = ["y" if last else f"y{layer}", *(f"{letter}{layer}_out" for letter in states(row))]
         arguments = [x, f"W{layer}", f"R{layer}", f"B{layer}", *optional]
-        nodes.append(helper.make_node(row.cell.upper(), arguments, results, **options))
+        backwards = "reverse" if row.alternating and layer % 2 else "forward"
+        direction = "bidirectional" if row.directions == 2 else backwards
+        nodes.append(helper.make_node(row.cell.upper(), arguments, results, direction=direction, **options))
         if not last:  # (T, D, B, H) -> (T, B, D*H)
             nodes.append(helper.make_node("Transpose", [results[0]], [f"t{layer}"], perm=(0, 2, 1, 3)))
             nodes.append(helper.make_node("Reshape", [f"t{layer}", "shape"], [f"x{layer}"]))

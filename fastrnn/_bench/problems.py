@@ -32,11 +32,12 @@ class Row(NamedTuple):
     dtype: str = "float32"
     threads: int = 1
     core: bool = False  # in the default selection and in the README
+    alternating: bool = False  # every other layer runs backwards
 
     @property
     def name(self) -> str:
         """For example S-lstm-I64-H64-L1-uni-B1-T1-f32-1t."""
-        direction = ("uni", "bi")[self.directions - 1]
+        direction = "alt" if self.alternating else ("uni", "bi")[self.directions - 1]
         sizes = f"I{self.input_size}-H{self.hidden_size}-L{self.layers}-{direction}-B{self.batch}-T{self.steps}"
         return f"{self.family}-{self.cell}-{sizes}-{self.dtype.replace('float', 'f')}-{self.threads}t"
 
