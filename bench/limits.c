@@ -17,12 +17,14 @@
 #define FASTRNN_RUN PTRDIFF_MAX /* one run: what joins runs is the kernels' own time */
 #include "tile.h"
 
-enum { VECTORS = 4, ROW_DEPTH = 512 };
+enum { VECTORS = 4, ROW_DEPTH = 512 };   /* vectors: of the largest tile, and of a block of one row of an LSTM */
 /* Registers of a group, and groups, in n registers. */
 #define REGISTERS(n) (GROUP / LANES < (n) ? GROUP / LANES : (n))
 #define GROUPS(n) ((n) / REGISTERS(n))
 
 static const T zeros[FASTRNN_GROUP_BYTES * TILE_VECS / sizeof(T)] = {0};
+
+int block_bytes(int wide) { return (wide ? TILE_VECS : VECTORS) * LANES * (int)sizeof(T); }   /* of one step of depth */
 
 INLINE void pass(const int V, const T *w, ptrdiff_t blocks, ptrdiff_t depth, const T *a, T *out, int down)
 {
@@ -35,15 +37,15 @@ INLINE void pass(const int V, const T *w, ptrdiff_t blocks, ptrdiff_t depth, con
     }
 }
 
-/* Weights of `blocks` blocks of one row, `vectors` wide, read `passes` times, up and down in turn as the steps do; -> bytes read.  Which of the two
+/* Weights of `blocks` blocks of one row, in the wider or the narrower of two widths, read `passes` times, up and down in turn as the steps do; -> bytes read.  Which of the two
  * widths is faster depends on the processor and on the cache. */
-double stream(int vectors, const T *w, ptrdiff_t blocks, ptrdiff_t depth, const T *a, T *out, ptrdiff_t passes)
+double stream(int wide, const T *w, ptrdiff_t blocks, ptrdiff_t depth, const T *a, T *out, ptrdiff_t passes)
 {
     for (ptrdiff_t i = 0; i < passes; i++) {
-        if (vectors == VECTORS) pass(VECTORS, w, blocks, depth, a, out, i % 2);
-        else pass(TILE_VECS, w, blocks, depth, a, out, i % 2);
+        if (wide) pass(TILE_VECS, w, blocks, depth, a, out, i % 2);
+        else pass(VECTORS, w, blocks, depth, a, out, i % 2);
     }
-    return (double)passes * (double)blocks * (double)depth * (double)(vectors * LANES) * sizeof(T);
+    return (double)passes * (double)blocks * (double)depth * block_bytes(wide);
 }
 
 /* The largest tile over one column of weights and rows that stay in the L1; -> operations. */
@@ -61,6 +63,3 @@ double multiply(const T *w, const T *a, T *out, ptrdiff_t passes)
     }
     return 2.0 * (double)passes * ROW_DEPTH * MAX_ROWS * VECTORS * LANES;
 }
-
-int most_vectors(void) { return TILE_VECS; }
-int register_bytes(void) { return LANES * (int)sizeof(T); }

@@ -30,7 +30,6 @@ FLAGS = {"avx512": ["-mavx512f", "-mavx512vl", "-mfma"], "avx2": ["-mavx2", "-mf
 BITS = {"float32": 32, "float64": 64}
 SIZES = [2**i for i in range(14, 28)]  # bytes of weights: 16 KB to 128 MB
 DEPTH = 512  # of a block: h of 512 units
-LEAST_VECTORS = 4  # of a block of one row: the LSTM's
 SECONDS, REPEATS = 0.01, 10
 
 Limits = dict[str, Any]
@@ -49,16 +48,16 @@ class Loops:
         self.weights = self.weights[start:]
         self.rows, self.out = np.full(4096, 1e-3, dtype), np.empty(4096, dtype)
 
-    def run(self, size: int | None, vectors: int, passes: int) -> float:
+    def run(self, size: int | None, wide: bool, passes: int) -> float:
         """Read `size` bytes of weights again and again, or multiply for None; -> bytes, or operations."""
         w, a, out = (ctypes.c_void_p(array.ctypes.data) for array in (self.weights, self.rows, self.out))
         if size is None:
             return self.library.multiply(w, a, out, ctypes.c_ssize_t(passes))
-        column = vectors * self.library.register_bytes()
+        column = self.library.block_bytes(wide)
         depth = min(DEPTH, size // column)
         blocks = size // (depth * column)
         sizes = ctypes.c_ssize_t(blocks), ctypes.c_ssize_t(depth)
-        return self.library.stream(vectors, w, *sizes, a, out, ctypes.c_ssize_t(passes))
+        return self.library.stream(wide, w, *sizes, a, out, ctypes.c_ssize_t(passes))
 
 
 def compiled(folder: Path, tier: str) -> dict[str, Path]:
@@ -75,12 +74,12 @@ def compiled(folder: Path, tier: str) -> dict[str, Path]:
     return libraries
 
 
-def rate(loops: list[Loops], size: int | None, vectors: int = LEAST_VECTORS) -> float:
+def rate(loops: list[Loops], size: int | None, wide: bool = False) -> float:
     """The best rate of one thread in 1e9 a second, while as many threads run as there are loops."""
     passes, seconds = 1, 0.0
     while seconds < SECONDS:
         start = time.perf_counter()
-        loops[0].run(size, vectors, passes)
+        loops[0].run(size, wide, passes)
         seconds = time.perf_counter() - start
         passes = math.ceil(passes * min(100, 1.2 * SECONDS / max(seconds, 1e-9))) if seconds < SECONDS else passes
     barrier = Barrier(len(loops))
@@ -90,7 +89,7 @@ def rate(loops: list[Loops], size: int | None, vectors: int = LEAST_VECTORS) -> 
         for _ in range(REPEATS):
             barrier.wait()
             start = time.perf_counter()
-            done = loop.run(size, vectors, passes)
+            done = loop.run(size, wide, passes)
             best = max(best, done / (time.perf_counter() - start))
         return best
 
@@ -99,8 +98,8 @@ def rate(loops: list[Loops], size: int | None, vectors: int = LEAST_VECTORS) -> 
 
 
 def streaming_rate(loops: list[Loops], size: int) -> float:
-    """The same of bytes of weights, blocks being as wide as is best."""
-    return max(rate(loops, size, vectors) for vectors in (LEAST_VECTORS, loops[0].library.most_vectors()))
+    """The same of bytes of weights, blocks being of the width that is faster."""
+    return max(rate(loops, size, wide) for wide in (False, True))
 
 
 def measure(thread_counts: tuple[int, ...] = (1, ALL_THREADS)) -> Limits:

@@ -73,6 +73,13 @@ def check_dense(activation, dtype="float32"):
     numba_kernels.activate_rows(activation, expected, got)
     _native.activate_rows(activation, expected, expected)
     assert same_bits(got, expected)
+
+def check_every_phase():
+    for variant in SHARE_NO_PHASE:
+        plan, data, expected = problem(variant)
+        check(results(plan, numba_kernels.prepare(plan), *data), expected)
+    for activation in ("softmax", "log_softmax"):
+        check_dense(activation)
 """
 
 
@@ -123,11 +130,7 @@ def test_a_callers_fastmath_stays_outside(tmp_path):
         # compiled in their place, from the same types: what they leave in the cache is what the next process looks for
         numba_kernels.run_rows, numba_kernels.run_dense, numba_kernels.run_activation = (
             caller, dense_caller, activation_caller)
-        for variant in SHARE_NO_PHASE:
-            plan, data, expected = problem(variant)
-            check(results(plan, numba_kernels.prepare(plan), *data), expected)
-        for activation in ("softmax", "log_softmax"):
-            check_dense(activation)
+        check_every_phase()
         columns_address(1, 4, "float32")  # for weights larger than these
         for entry in (*CALLED, *BY_ADDRESS):
             assert entry.signatures and not entry.stats.cache_hits
@@ -143,11 +146,7 @@ def test_a_callers_fastmath_stays_outside(tmp_path):
     assert all(stamp in path.name for path in written)
     run(
         """
-        for variant in SHARE_NO_PHASE:
-            plan, data, expected = problem(variant)
-            check(results(plan, numba_kernels.prepare(plan), *data), expected)
-        for activation in ("softmax", "log_softmax"):
-            check_dense(activation)
+        check_every_phase()
         for entry in (*CALLED, run_function, run_gates, run_row, run_row_gates, run_tile):
             assert entry.stats.cache_hits and not entry.stats.cache_misses
         """,
@@ -311,11 +310,7 @@ def test_without_a_writable_cache(tmp_path):
         else:
             raise AssertionError("Numba found a directory for its cache")
         check_writing()
-        for variant in SHARE_NO_PHASE:
-            plan, data, expected = problem(variant)
-            check(results(plan, numba_kernels.prepare(plan), *data), expected)
-        for activation in ("softmax", "log_softmax"):
-            check_dense(activation)
+        check_every_phase()
         for entry in (*CALLED, run_function, run_gates, run_row, run_row_gates, run_tile):
             assert entry.signatures and entry.stats.cache_path is None
         """,

@@ -192,12 +192,11 @@ def torch_engine(of: Problem, setting: Setting, packed: bool) -> Engine:
 
     torch.set_num_threads(setting.threads)
     row = of.row
-    weights = {name: torch.from_numpy(array) for name, array in of.weights.items()}
     x, state = torch.from_numpy(of.x), tuple(torch.from_numpy(s) for s in of.state or ())
     if row.family == "S" and row.layers == row.directions == 1:
         cell: Any = getattr(torch.nn, f"{row.cell.upper()}Cell")
         cell = cell(row.input_size, row.hidden_size, dtype=x.dtype).eval()
-        cell.load_state_dict({name.removesuffix("_l0"): tensor for name, tensor in weights.items()})
+        cell.load_state_dict({name.removesuffix("_l0"): torch.from_numpy(array) for name, array in of.weights.items()})
         x, hx = x[0], unpacked(tuple(s[0] for s in state))
         return Engine(
             lambda: cell(x, hx),

@@ -329,26 +329,24 @@ def copy(typingctx, source, target, count):
     return types.void(source, target, types.int64), codegen
 
 
-@intrinsic
-def never_inline(typingctx):
-    """Keep LLVM from inlining the function that calls this."""
+def _marked(attribute: str) -> Any:
+    """Make what gives the function that calls it an attribute of LLVM's."""
 
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
+    @intrinsic
+    def mark(typingctx):
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            builder.function.attributes.add(attribute)
+            return context.get_dummy_value()
 
-    return types.void(), codegen
+        return types.void(), codegen
+
+    return mark
 
 
-@intrinsic
-def never_unroll(typingctx):
-    """Keep LLVM from unrolling the loops of the function that calls this: for a row or two that would take longer."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        builder.function.attributes.add("optsize")
-        return context.get_dummy_value()
-
-    return types.void(), codegen
+never_inline = _marked("noinline")
+"""Keep LLVM from inlining the function that calls this."""
+never_unroll = _marked("optsize")
+"""Keep LLVM from unrolling the loops of the function that calls this: for a row or two that would take longer."""
 
 
 def constant_of(value: Callable[[types.Type], int]) -> Any:
