@@ -6,6 +6,7 @@ cdef struct Network:
     Py_ssize_t layers
     Py_ssize_t ways            # D
     Py_ssize_t hidden          # H
+    Py_ssize_t padded          # bytes of whole groups of H units: of a row of c or z
     Py_ssize_t state           # R: P or H
     Py_ssize_t itemsize
     Py_ssize_t phases
@@ -37,21 +38,21 @@ cdef Py_ssize_t lay_out_member(const Network *net, Py_ssize_t rows, char *block,
 
 cdef Py_ssize_t lay_out_team(const Network *net, Py_ssize_t rows, char *block, Workspace *work) noexcept nogil:
     """The same for what a team shares; a member's own part is laid out before."""
-    cdef Py_ssize_t padded = groups_of(net.hidden, net.itemsize) * FASTRNN_GROUP_BYTES, used = 0, most, i, k, size
+    cdef Py_ssize_t used = 0, most, i, k, size
     cdef Direction *direction
     cdef void *unused
-    used = carve(block, used, rows * padded, <void **>&work.cell)
+    used = carve(block, used, rows * net.padded, <void **>&work.cell)
     if net.phases > 1:
         for i in range(rows):
             if block != NULL:
-                work.middle[i] = block + used + i * padded
-        used = carve(block, used, rows * padded, <void **>&unused)
+                work.middle[i] = block + used + i * net.padded
+        used = carve(block, used, rows * net.padded, <void **>&unused)
     for i in range(net.phases):
         most = 0
         for k in range(net.layers * net.ways):
             direction = &net.directions[k]
             if direction.phase[i].inputs:
-                size = start_bytes(direction.kind[i], direction.phase[i].units, net.itemsize)
+                size = direction.sums[i] * net.itemsize
                 most = max(most, size * max(tile_rows(direction, rows, net.itemsize), tile_rows(direction, 1, net.itemsize)))
         used = carve(block, used, most, <void **>&work.start[i])
     return used
@@ -148,6 +149,7 @@ cdef class Engine:
         self.net.layers, self.net.ways = plan.num_layers, plan.num_directions
         self.net.hidden, self.net.state = plan.hidden_size, plan.proj_size or plan.hidden_size
         self.net.itemsize = plan.dtype.itemsize
+        self.net.padded = groups_of(self.net.hidden, self.net.itemsize) * FASTRNN_GROUP_BYTES
         self.net.directions = <Direction *>calloc(len(packed), sizeof(Direction))
         if self.net.directions == NULL:
             raise MemoryError()
@@ -168,6 +170,7 @@ cdef class Engine:
                     phase.depth = self.net.hidden
                 phase.activation = _ACTIVATIONS[plan.activation]
                 phase.flush = i == self.net.phases - 1
+            measure(&self.net.directions[k], self.net.itemsize)
 
     def __dealloc__(self):
         free(self.net.directions)
@@ -325,7 +328,7 @@ cdef class Engine:
         cdef const Direction *direction = &self.net.directions[way]
         cdef const fastrnn_phase *phase = &direction.phase[i]
         cdef Py_ssize_t vocab = cnp.PyArray_DIM(embedding, 0), first = 0, row, count
-        cdef Py_ssize_t size = start_bytes(direction.kind[i], phase.units, self.net.itemsize)
+        cdef Py_ssize_t size = direction.sums[i] * self.net.itemsize
         cdef const char *x = cnp.PyArray_BYTES(embedding)
         cdef char *out = cnp.PyArray_BYTES(table)
         cdef const void *rows[TILE_ROWS]
@@ -335,7 +338,7 @@ cdef class Engine:
                 for row in range(count):
                     rows[row] = x + (first + row) * phase.inputs * self.net.itemsize
                 self.net.kernels.inputs(direction.kind[i], phase, rows, out + first * size, size // self.net.itemsize,
-                                        0, blocks_of(direction.kind[i], phase.units, self.net.itemsize), 0, count)
+                                        0, direction.blocks[i], 0, count)
                 first += count
 
     cdef char *take(self, Py_ssize_t size) except NULL:

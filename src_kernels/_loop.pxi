@@ -4,6 +4,8 @@ cdef struct Direction:
     int phases
     int kind[MAX_PHASES]
     fastrnn_phase phase[MAX_PHASES]
+    Py_ssize_t blocks[MAX_PHASES]
+    Py_ssize_t sums[MAX_PHASES]     # elements of a row of sums, [groups][G][LANES]
     # Where x is ids, the rows that they number. One of these, else both are NULL:
     const char *table[MAX_PHASES]   # [vocab][groups][G][LANES] b + W_ih x of each phase, which then has no inputs
     const char *embedding           # [vocab][inputs] x
@@ -47,13 +49,14 @@ cdef inline Py_ssize_t groups_of(Py_ssize_t units, Py_ssize_t itemsize) noexcept
     return (units * itemsize + FASTRNN_GROUP_BYTES - 1) // FASTRNN_GROUP_BYTES
 
 
-cdef inline Py_ssize_t blocks_of(int kind, Py_ssize_t units, Py_ssize_t itemsize) noexcept nogil:
-    cdef int block = fastrnn_phase_block(kind)
-    return (groups_of(units, itemsize) + block - 1) // block
-
-
-cdef inline Py_ssize_t start_bytes(int kind, Py_ssize_t units, Py_ssize_t itemsize) noexcept nogil:
-    return groups_of(units, itemsize) * fastrnn_phase_gates(kind) * FASTRNN_GROUP_BYTES
+cdef void measure(Direction *direction, Py_ssize_t itemsize) noexcept nogil:
+    """Fill in what follows from the sizes of the phases, which a step would take longer to work out than to read."""
+    cdef Py_ssize_t groups
+    cdef int i, block
+    for i in range(direction.phases):
+        groups, block = groups_of(direction.phase[i].units, itemsize), fastrnn_phase_block(direction.kind[i])
+        direction.blocks[i] = (groups + block - 1) // block
+        direction.sums[i] = groups * fastrnn_phase_gates(direction.kind[i]) * FASTRNN_GROUP_BYTES // itemsize
 
 
 cdef Py_ssize_t tile_rows(const Direction *direction, Py_ssize_t batch, Py_ssize_t itemsize) noexcept nogil:
@@ -63,13 +66,14 @@ cdef Py_ssize_t tile_rows(const Direction *direction, Py_ssize_t batch, Py_ssize
         return 2 * FASTRNN_AHEAD
     for i in range(direction.phases):
         if direction.phase[i].inputs:
-            bytes += start_bytes(direction.kind[i], direction.phase[i].units, itemsize)
+            bytes += direction.sums[i] * itemsize
     rows = TILE_BYTES // bytes if bytes else TILE_ROWS
     return min(TILE_ROWS, max(TILE_ROWS_LEAST, rows // 6 * 6))
 
 
 cdef inline void meet(const Team *team) noexcept nogil:
-    fastrnn_barrier_wait(team.barrier, team.parts)
+    if team.parts > 1:
+        fastrnn_barrier_wait(team.barrier, team.parts)
 
 
 cdef inline Py_ssize_t share(const Team *team, Py_ssize_t blocks, int part) noexcept nogil:
@@ -104,7 +108,7 @@ cdef inline void look_up(void *const *ids, Py_ssize_t count, const char *numbere
 cdef void project_tile(const Direction *direction, const fastrnn_kernels *kernels, const Batch *batch, Workspace *work, const Team *team,
                        Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t x_step, Py_ssize_t itemsize) noexcept nogil:
     """b + W_ih x of `steps` steps from `first` on, in the order in which the steps will want them."""
-    cdef Py_ssize_t step, row, count = 0, blocks
+    cdef Py_ssize_t step, row, count = 0
     cdef int i
     for step in range(steps):
         rows = alive(batch, first + step, rows)
@@ -116,16 +120,14 @@ cdef void project_tile(const Direction *direction, const fastrnn_kernels *kernel
         look_up(work.tile_x, count, direction.embedding, direction.vocab, direction.phase[0].inputs * itemsize, work.tile_x)
     for i in range(direction.phases):
         if direction.phase[i].inputs:
-            blocks = blocks_of(direction.kind[i], direction.phase[i].units, itemsize)
-            kernels.inputs(direction.kind[i], &direction.phase[i], <const void *const *>work.tile_x, work.start[i],
-                           start_bytes(direction.kind[i], direction.phase[i].units, itemsize) // itemsize,
-                           share(team, blocks, team.part), share(team, blocks, team.part + 1), 0, count)
+            kernels.inputs(direction.kind[i], &direction.phase[i], <const void *const *>work.tile_x, work.start[i], direction.sums[i],
+                           share(team, direction.blocks[i], team.part), share(team, direction.blocks[i], team.part + 1), 0, count)
 
 
 cdef bint looks_ahead(const Direction *direction, const fastrnn_kernels *kernels, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t itemsize) noexcept nogil:
     """Whether steps project the inputs of later ones on the way: one row that waits for weights from the outer caches."""
     cdef const fastrnn_phase *phase = &direction.phase[0]
-    cdef Py_ssize_t row = start_bytes(direction.kind[0], phase.units, itemsize)
+    cdef Py_ssize_t row = direction.sums[0] * itemsize
     return (kernels.ahead and rows == 1 and steps >= 2 * FASTRNN_AHEAD and phase.inputs >= AHEAD_INPUTS and row * phase.depth > AHEAD_LEAST
             and row * (phase.depth + phase.inputs) <= AHEAD_MOST and direction.embedding == NULL)
 
@@ -141,13 +143,18 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
     cdef Py_ssize_t cell_bytes = groups_of(direction.phase[0].units, itemsize) * FASTRNN_GROUP_BYTES
     cdef Py_ssize_t x_step = -x.time if reverse else x.time, y_step = -y.time if reverse else y.time
     cdef Py_ssize_t most_rows = tile_rows(direction, batch.rows, itemsize)
-    cdef Py_ssize_t rows = batch.rows, step = 0, tile, tile_end, first, done, row, at, length, t, blocks
+    cdef Py_ssize_t rows = batch.rows, step = 0, tile, tile_end, first, done, row, at, length, t
+    cdef Py_ssize_t cell_stride = cell_bytes // itemsize
+    cdef Py_ssize_t begin[MAX_PHASES]
+    cdef Py_ssize_t end[MAX_PHASES]
     cdef bint project, lookahead, coming
     cdef int i
     cdef void **x_rows
     cdef fastrnn_ahead ahead[MAX_PHASES]
     cdef fastrnn_step io
 
+    for i in range(direction.phases):
+        begin[i], end[i] = share(team, direction.blocks[i], team.part), share(team, direction.blocks[i], team.part + 1)
     for row in range(rows):
         at = row_index(batch, row)
         length = row_length(batch, row)
@@ -198,12 +205,11 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
                 io.x = NULL if project or not direction.phase[i].inputs else <const void *const *>x_rows
                 io.starts = NULL
                 if direction.table[i] != NULL:
-                    look_up(work.x, rows, direction.table[i], direction.vocab,
-                            start_bytes(direction.kind[i], direction.phase[i].units, itemsize), work.numbered)
+                    look_up(work.x, rows, direction.table[i], direction.vocab, direction.sums[i] * itemsize, work.numbered)
                     io.starts = <const void *const *>work.numbered
                 if project and direction.phase[i].inputs:
                     check(done + rows <= most_rows)
-                    io.start_stride = start_bytes(direction.kind[i], direction.phase[i].units, itemsize) // itemsize
+                    io.start_stride = direction.sums[i]
                     io.start = work.start[i] + done * io.start_stride * itemsize
                 else:
                     io.start_stride = 0
@@ -212,15 +218,14 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
                 io.prev = <const void *const *>work.h
                 io.out = <void *const *>(work.out if i == direction.phases - 1 else work.middle)
                 io.cell = work.cell
-                io.cell_stride = cell_bytes // itemsize
+                io.cell_stride = cell_stride
                 io.descending = step & 1
                 io.ahead = NULL
                 if coming and direction.phase[i].inputs:
                     ahead[i].out_stride = io.start_stride
                     ahead[i].out = work.start[i] + (FASTRNN_AHEAD - first) * io.start_stride * itemsize
                     io.ahead = &ahead[i]
-                blocks = blocks_of(direction.kind[i], direction.phase[i].units, itemsize)
-                kernels.step[direction.kind[i]](&direction.phase[i], &io, share(team, blocks, team.part), share(team, blocks, team.part + 1), 0, rows)
+                kernels.step[direction.kind[i]](&direction.phase[i], &io, begin[i], end[i], 0, rows)
                 if io.ahead != NULL:
                     ahead[i].part += 1
                 meet(team)

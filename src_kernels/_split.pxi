@@ -45,7 +45,7 @@ cdef inline double step_time(const Network *net, int way, Py_ssize_t rows, int p
         for i in range(direction.phases):
             phase = &direction.phase[i]
             groups = groups_of(phase.units, net.itemsize)
-            blocks = (blocks_of(direction.kind[i], phase.units, net.itemsize) + parts - 1) // parts
+            blocks = (direction.blocks[i] + parts - 1) // parts
             line = <double>min(groups, blocks * fastrnn_phase_block(direction.kind[i])) * fastrnn_phase_gates(direction.kind[i]) * FASTRNN_GROUP_BYTES / STREAM_BYTES
             # Inputs of many steps are projected at the rate of multiplications, on the way where one row leaves room for them.
             total += line * phase.depth * heavy + line * phase.inputs * (<double>rows / ROWS_FOR_FREE if many_steps else heavy)

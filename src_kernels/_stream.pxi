@@ -59,7 +59,7 @@ cdef struct Step:            # one of them
 cdef Py_ssize_t lay_out_steps(Steps *steps, char *block, Py_ssize_t used) noexcept nogil:
     """Point all but the states into `block`, from `used` on; returns where it ends."""
     cdef const Network *net = steps.net
-    cdef Py_ssize_t pointers = steps.streams * sizeof(void *), padded = groups_of(net.hidden, net.itemsize) * FASTRNN_GROUP_BYTES, i
+    cdef Py_ssize_t pointers = steps.streams * sizeof(void *), i
     cdef char *middle
     used = carve(block, used, pointers, <void **>&steps.x)
     used = carve(block, used, pointers, <void **>&steps.h_rows)
@@ -67,13 +67,13 @@ cdef Py_ssize_t lay_out_steps(Steps *steps, char *block, Py_ssize_t used) noexce
     used = carve(block, used, pointers, <void **>&steps.middle)
     for i in range(MAX_PHASES):
         used = carve(block, used, pointers, <void **>&steps.starts[i])
-    used = carve(block, used, steps.streams * padded, <void **>&steps.cell)
-    used = carve(block, used, steps.streams * padded if net.phases > 1 else 0, <void **>&middle)
+    used = carve(block, used, steps.streams * net.padded, <void **>&steps.cell)
+    used = carve(block, used, steps.streams * net.padded if net.phases > 1 else 0, <void **>&middle)
     for i in range(2):
         used = carve(block, used, steps.streams * net.state * net.itemsize if net.layers - 1 > i else 0, <void **>&steps.between[i])
     if block != NULL:
         for i in range(steps.streams):
-            steps.middle[i] = middle + i * padded
+            steps.middle[i] = middle + i * net.padded
     return used
 
 
@@ -82,7 +82,7 @@ cdef void gather(const Step *step, const char *x, Py_ssize_t x_stride, const int
     cdef Steps *steps = step.steps
     cdef const Network *net = steps.net
     cdef Py_ssize_t h_bytes = net.state * net.itemsize, c_bytes = net.hidden * net.itemsize
-    cdef Py_ssize_t padded = groups_of(net.hidden, net.itemsize) * FASTRNN_GROUP_BYTES, row, at
+    cdef Py_ssize_t row, at
     check(step.n <= steps.streams)
     for row in range(step.n):
         at = step.rows[row] if step.rows != NULL else row
@@ -93,7 +93,7 @@ cdef void gather(const Step *step, const char *x, Py_ssize_t x_stride, const int
         steps.h_rows[row] = h + at * h_bytes
         steps.out_rows[row] = target + row * h_bytes
         if c != NULL:
-            memcpy(steps.cell + row * padded, c + at * c_bytes, c_bytes)
+            memcpy(steps.cell + row * net.padded, c + at * c_bytes, c_bytes)
 
 
 cdef void look_up_starts(const Step *step) noexcept nogil:
@@ -104,7 +104,7 @@ cdef void look_up_starts(const Step *step) noexcept nogil:
     cdef int i
     for i in range(direction.phases):
         if direction.table[i] != NULL:
-            size = start_bytes(direction.kind[i], direction.phase[i].units, net.itemsize)
+            size = direction.sums[i] * net.itemsize
             for row in range(step.n):
                 step.steps.starts[i][row] = <void *>(direction.table[i] + step.ids[row] * size)
 
@@ -114,13 +114,13 @@ cdef void scatter(const Step *step, char *h, char *c) noexcept nogil:
     cdef Steps *steps = step.steps
     cdef const Network *net = steps.net
     cdef Py_ssize_t h_bytes = net.state * net.itemsize, c_bytes = net.hidden * net.itemsize
-    cdef Py_ssize_t padded = groups_of(net.hidden, net.itemsize) * FASTRNN_GROUP_BYTES, row, at
+    cdef Py_ssize_t row, at
     for row in range(step.n):
         at = step.rows[row] if step.rows != NULL else row
         check_index(at, steps.streams)
         memcpy(h + at * h_bytes, steps.out_rows[row], h_bytes)
         if c != NULL:
-            memcpy(c + at * c_bytes, steps.cell + row * padded, c_bytes)
+            memcpy(c + at * c_bytes, steps.cell + row * net.padded, c_bytes)
 
 
 cdef void advance(void *context, int member, int members) noexcept nogil:
@@ -149,14 +149,14 @@ cdef void advance(void *context, int member, int members) noexcept nogil:
         meet(&team)
         for i in range(direction.phases):
             phase = &direction.phase[i]
-            blocks = blocks_of(direction.kind[i], phase.units, net.itemsize)
+            blocks = direction.blocks[i]
             io.x = <const void *const *>(steps.x if phase.inputs else NULL)
             io.start, io.start_stride = phase.b, 0
             io.starts = <const void *const *>(steps.starts[i] if direction.table[i] != NULL else NULL)
             io.h = <const void *const *>(steps.h_rows if i == 0 else steps.middle)
             io.prev = <const void *const *>steps.h_rows
             io.out = <void *const *>(steps.out_rows if i == direction.phases - 1 else steps.middle)
-            io.cell, io.cell_stride = steps.cell, groups_of(net.hidden, net.itemsize) * FASTRNN_GROUP_BYTES // net.itemsize
+            io.cell, io.cell_stride = steps.cell, net.padded // net.itemsize
             io.ahead = NULL
             io.descending = steps.turn
             net.kernels.step[direction.kind[i]](phase, &io, share(&team, blocks, member), share(&team, blocks, member + 1), 0, step.n)

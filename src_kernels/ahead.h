@@ -94,12 +94,15 @@ static void FN(join_run)(const fastrnn_phase *p, fastrnn_ahead *ahead, const FN(
     if (ahead->vector * GROUP >= part->w_stride) ahead->vector = 0, ahead->block++;
 }
 
-/* Sums over h of one row for `count` blocks from `block` on, down where `turn` is -1, to `gates` [block][N]; takes columns of inputs while K of
- * h are left.  The sums of the inputs stay in registers from block to block: gate math between them would need these. */
+/* Sums over h of one row for `count` blocks from `block` on, down where `turn` is -1, to `gates` [block][N]; takes columns of inputs while there
+ * are columns of h beside them.  The sums of the inputs stay in registers from block to block: gate math between them would need these. */
 INLINE void FN(accumulate_ahead)(const int G, const int U, const int split, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row, ptrdiff_t block,
                                  ptrdiff_t turn, ptrdiff_t count, vec *gates)
 {
-    const int N = U * G, K = FASTRNN_AHEAD * 2 / N;             /* columns of h beside one of x: as many fmas of either kind */
+    /* Columns of h beside one of x.  Four divide a run, so that each load of W_hh goes on in one stride over the whole matrix.  With six, which make
+     * as many fmas of either kind for four gates, the two columns left of every run put the processor's prefetcher out of step. */
+    enum { BESIDE = 4 };
+    const int N = U * G;
     fastrnn_ahead *ahead = io->ahead;
     const ptrdiff_t x_stride = ahead->x_stride, lowest = turn > 0 ? block : block - count + 1;
     _Alignas(FASTRNN_GROUP_BYTES) T run_sums[MOST_VECS * GROUP];
@@ -115,14 +118,14 @@ INLINE void FN(accumulate_ahead)(const int G, const int U, const int split, cons
             ptrdiff_t here = left < FASTRNN_RUN ? left : FASTRNN_RUN;
             left -= here;
             UNROLL for (int v = 0; v < N; v++) acc[v] = v_set1((T)0);
-            while (here >= K) {
+            while (here >= BESIDE) {
                 if (!part.left) {
                     if (ahead->block >= ahead->end) break;
                     part = FN(next_stretch)(G, U, p, ahead);
                 }
-                const ptrdiff_t columns = part.left < here / K ? part.left : here / K;
-                FN(stretch_columns)(K, N, x_stride, &part, columns, sums, acc, &h, &w_h);
-                here -= columns * K;
+                const ptrdiff_t columns = part.left < here / BESIDE ? part.left : here / BESIDE;
+                FN(stretch_columns)(BESIDE, N, x_stride, &part, columns, sums, acc, &h, &w_h);
+                here -= columns * BESIDE;
                 if (part.left) continue;
                 FN(store_sums)(ahead, sums);
                 FN(join_run)(p, ahead, &part);

@@ -20,14 +20,14 @@ enum {
     PAUSES = 32           /* between two looks at the clock */
 };
 
-/* Where threads sleep until a word changes. */
+/* Where threads sleep until a word has grown. */
 typedef struct {
     atomic_int sleepers;
     pthread_cond_t wake;
 } bed;
 
 typedef struct {
-    _Alignas(FASTRNN_LINE) atomic_uint calls; /* how often it was called: what it waits on, on one line with what it needs then */
+    _Alignas(FASTRNN_LINE) atomic_ullong calls; /* how often it was called: what it waits on, on one line with what it needs then */
     atomic_int processor; /* where it has last been at work */
     int member, members, kept; /* kept away from its caller's processor */
     fastrnn_job job;
@@ -65,13 +65,13 @@ static void pause_briefly(void) {
 #endif
 }
 
-static int has_changed(atomic_uint *word, unsigned from) { return atomic_load_explicit(word, memory_order_acquire) != from; }
+static int has_reached(atomic_ullong *word, unsigned long long target) { return atomic_load_explicit(word, memory_order_acquire) >= target; }
 
-/* Until *word is not `from`: spin for `spin` ns, give the processor away `yields` times, sleep. */
-static void wait_for_change(atomic_uint *word, unsigned from, int spin, int yields, bed *place) {
+/* Until *word is `target` or more: spin for `spin` ns, give the processor away `yields` times, sleep. */
+static void wait_until(atomic_ullong *word, unsigned long long target, int spin, int yields, bed *place) {
     int64_t start = 0;
     for (int i = 1; spin; i++) {
-        if (has_changed(word, from)) return;
+        if (has_reached(word, target)) return;
         pause_briefly();
         if (i % PAUSES) continue;
         const int64_t now = nanoseconds();
@@ -79,20 +79,19 @@ static void wait_for_change(atomic_uint *word, unsigned from, int spin, int yiel
         else if (now - start > spin) break;
     }
     for (int i = 0; i < yields; i++) {
-        if (has_changed(word, from)) return;
+        if (has_reached(word, target)) return;
         sched_yield();
     }
     pthread_mutex_lock(&mutex);
     atomic_fetch_add(&place->sleepers, 1);
-    while (atomic_load(word) == from) pthread_cond_wait(&place->wake, &mutex);
+    while (atomic_load(word) < target) pthread_cond_wait(&place->wake, &mutex);
     atomic_fetch_sub(&place->sleepers, 1);
     pthread_mutex_unlock(&mutex);
 }
 
-/* Here and in the wait above the order is sequential: either the sleeper sees the new value or this sees the sleeper. Past the
- * store it touches nothing of the barrier, whose memory may be gone. */
-static void change(atomic_uint *word, unsigned to, bed *place) {
-    atomic_store(word, to);
+/* After an addition to a word, for those who sleep until then.  It, the load here and both in the wait above are in sequential order: either the
+ * sleeper sees the new value or this sees the sleeper. */
+static void wake(bed *place) {
     if (!atomic_load(&place->sleepers)) return;
     pthread_mutex_lock(&mutex); /* until the sleeper really waits */
     pthread_mutex_unlock(&mutex);
@@ -101,21 +100,14 @@ static void change(atomic_uint *word, unsigned to, bed *place) {
 
 /* Barrier -------------------------------------------------------------------------------------------------------------- */
 
-void fastrnn_barrier_init(fastrnn_barrier *barrier) {
-    atomic_init(&barrier->arrived, 0);
-    atomic_init(&barrier->generation, 0);
-}
+void fastrnn_barrier_init(fastrnn_barrier *barrier) { atomic_init(&barrier->arrived, 0); }
 
-/* Returns the generation to leave behind. It cannot change before this arrival, so that it needs no order. */
-static unsigned arrive(fastrnn_barrier *barrier, int members) {
-    const unsigned generation = atomic_load_explicit(&barrier->generation, memory_order_relaxed);
-    const unsigned arrived = atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) + 1;
-    assert(arrived <= (unsigned)members);
-    if (arrived == (unsigned)members) {
-        atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
-        change(&barrier->generation, generation + 1, &crossing);
-    }
-    return generation;
+/* Returns how many must have arrived for all to go on.  Past the addition that lets them go it touches nothing of the barrier, whose memory may be
+ * gone. */
+static unsigned long long arrive(fastrnn_barrier *barrier, int members) {
+    const unsigned long long before = atomic_fetch_add(&barrier->arrived, 1), place = before % (unsigned)members;
+    if (place + 1 == (unsigned)members) wake(&crossing);
+    return before - place + (unsigned)members;
 }
 
 static int each_has_a_processor(int members) { return members <= atomic_load_explicit(&processors, memory_order_relaxed); }
@@ -124,7 +116,7 @@ static int each_has_a_processor(int members) { return members <= atomic_load_exp
 static int spin_of(int members, int limit) { return each_has_a_processor(members) ? limit : 0; }
 
 static void cross(fastrnn_barrier *barrier, int members, int limit) {
-    wait_for_change(&barrier->generation, arrive(barrier, members), spin_of(members, limit), YIELDS, &crossing);
+    wait_until(&barrier->arrived, arrive(barrier, members), spin_of(members, limit), YIELDS, &crossing);
 }
 
 void fastrnn_barrier_wait(fastrnn_barrier *barrier, int members) {
@@ -167,8 +159,8 @@ static void *work(void *argument) {
     pthread_setname_np(pthread_self(), "fastrnn");
 #endif
     int spin = 0;
-    for (unsigned calls = 0;; calls++) {
-        wait_for_change(&self->calls, calls, spin, 0, &self->idle);
+    for (unsigned long long calls = 1;; calls++) {
+        wait_until(&self->calls, calls, spin, 0, &self->idle);
         const int members = self->members;
         assert(0 < self->member && self->member < members);
         let_go(self);
@@ -212,10 +204,12 @@ int fastrnn_pool_run(int wanted, fastrnn_job job, void *context) {
     if (built < wanted - 1) build(wanted - 1);
     const int members = built < wanted - 1 ? built + 1 : wanted;
     assert(0 < members && members <= FASTRNN_MAX_MEMBERS && members <= built + 1);
+    fastrnn_barrier_init(&end);                            /* the last run may have had other members */
     for (worker *next = workers; next < workers + members - 1; next++) {
         next->members = members, next->job = job, next->context = context;
         if (each_has_a_processor(members)) keep_away(next);
-        change(&next->calls, atomic_load_explicit(&next->calls, memory_order_relaxed) + 1, &next->idle);
+        atomic_fetch_add(&next->calls, 1);
+        wake(&next->idle);
     }
     job(context, 0, members);
     cross(&end, members, LAUNCH_SPIN);

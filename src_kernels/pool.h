@@ -44,9 +44,7 @@ int fastrnn_processors(void);
 /* A barrier for the members of one run.  Padded, not aligned, so that it may lie in any memory; nothing to free. */
 typedef struct {
     char before[FASTRNN_LINE];
-    atomic_uint arrived;
-    char between[FASTRNN_LINE];
-    atomic_uint generation; /* how often all have crossed: the one word to wait on */
+    atomic_ullong arrived; /* in all: one word to add to and to wait on, so that the last to arrive sends the others one line */
     char after[FASTRNN_LINE];
 } fastrnn_barrier;
 

@@ -39,6 +39,7 @@ from fastrnn.numba_kernels.values import Value, broadcast
 __all__ = ["AHEAD", "Ahead", "ahead_tile", "begin_ahead", "can_ahead", "columns_address", "finish_ahead", "run_columns"]
 
 AHEAD = 12  # time steps: 12 rows x 2 vectors of inputs fit beside the 4 or 6 sums of one row
+BESIDE = 4  # columns of h beside one of inputs: it divides a run, so that loads keep one stride over the whole matrix
 
 
 def can_ahead(count: int) -> bool:
@@ -49,8 +50,7 @@ def can_ahead(count: int) -> bool:
 class _Columns:
     """Builds the code of one shape of block: a switch over its groups U, loops over columns each.
 
-    First columns of inputs beside columns of h, as many fmas of either kind; then those of inputs alone, then those of
-    h alone.
+    First columns of inputs, each beside some of h; then those of inputs alone, then those of h alone.
     """
 
     def __init__(self, block: BlockType, dtype: types.Float, arguments: dict[str, Any]) -> None:
@@ -74,7 +74,6 @@ class _Columns:
     def _block(self, builder: ir.IRBuilder, count: int) -> None:
         """Sum over h for `count` vectors, the first columns beside those of inputs."""
         totals = self._load(builder, self.run, range(count))
-        beside = 2 * AHEAD // count  # columns of h to one of inputs
 
         def over_h(k: Any) -> None:
             value = self._broadcast(builder, builder.gep(self.h, [k]))
@@ -89,13 +88,13 @@ class _Columns:
             pointers = self._pointers(builder, rows)
             with cgutils.for_range_slice(builder, INDEX(0), self.both, INDEX(1)) as (i, _):
                 weights = self._weights(builder, i)
-                k = builder.mul(i, INDEX(beside))
-                for j in range(beside):  # h after x: the other way round takes longer, H = 128 by a twentieth
-                    for r in rows[j * AHEAD // beside : (j + 1) * AHEAD // beside]:
+                k = builder.mul(i, INDEX(BESIDE))
+                for j in range(BESIDE):  # h after x: the other way round takes longer, H = 128 by a twentieth
+                    for r in rows[j * AHEAD // BESIDE : (j + 1) * AHEAD // BESIDE]:
                         self._over_x(builder, i, r, pointers[r], weights, sums[2 * r : 2 * r + 2])
                     over_h(builder.add(k, INDEX(j)))
             self._store(builder, sums, self.sums, 0)
-        first = builder.mul(self.both, INDEX(beside))
+        first = builder.mul(self.both, INDEX(BESIDE))
         with cgutils.for_range_slice(builder, first, builder.add(first, self.of_h), INDEX(1)) as (k, _):
             over_h(k)
         self._store(builder, totals, self.run, 0)
@@ -169,7 +168,7 @@ def run_columns(block, groups, both, of_x, of_h, run, h, w_h, sums, x, x_stride,
     groups : int
         U, or what is left of it in the last block.
     both, of_x, of_h : int
-        Columns of inputs, each beside 2 * AHEAD / (U * G) of h; of inputs alone; and of h alone.
+        Columns of inputs, each beside BESIDE of h; of inputs alone; and of h alone.
     run
         [U][G][lanes], sums over h, read and written.
     h, w_h
@@ -264,17 +263,16 @@ def ahead_tile(packed, job, ahead, groups, depth, start, apart, h, w_h):
     """Sum one row of one block over h as `tile` does, into job.sums; take columns of inputs while there is h beside."""
     n, gates = lanes(packed.b), packed.gates
     count = groups * gates
-    beside = 2 * AHEAD // count  # columns of h to one of inputs
     run = move(job.sums, count * n)  # where a second row's sums would be
     k = 0
     while k < depth:
         end, is_first = min(k + RUN, depth), k == 0
         _clear(run, count)
-        while end - k >= beside and packed.line[0] < packed.blocks:
+        while end - k >= BESIDE and packed.line[0] < packed.blocks:
             part = _next_stretch(packed, job, ahead)
-            both = min(part.columns, (end - k) * count // (2 * AHEAD))  # without a division
-            left = end - k - both * beside
-            left = left if left < beside else 0  # columns of h that are too few for one more of inputs
+            both = min(part.columns, (end - k) // BESIDE)
+            left = end - k - both * BESIDE
+            left = left if left < BESIDE else 0  # columns of h that are too few for one more of inputs
             a, w, sums = move(h, k), move(w_h, k * count * n), packed.ahead_sums
             call_columns(
                 packed.columns, groups, both, 0, left, run, a, w,
@@ -284,7 +282,7 @@ def ahead_tile(packed, job, ahead, groups, depth, start, apart, h, w_h):
                 _join_run(packed.line, packed.ahead_sums, job.inputs, job.padded * gates, part)
             else:
                 packed.line[2] += both
-            k += both * beside + left
+            k += both * BESIDE + left
         if k < end:
             a, w = move(h, k), move(w_h, k * count * n)
             call_columns(packed.columns, groups, 0, 0, end - k, run, a, w, run, run, 0, run, 0, 0)

@@ -198,7 +198,7 @@ static void test_barrier(int crossings) {
         fastrnn_barrier_init(&p.barrier);
         const int members = fastrnn_pool_run(wanted[i / 2], cross_phases, &p);
         check(members == wanted[i / 2], "members", members);
-        check((long)atomic_load(&p.barrier.generation) == (members > 1 ? 2L * crossings : 0), "generations", atomic_load(&p.barrier.generation));
+        check((long)atomic_load(&p.barrier.arrived) == (members > 1 ? 2L * crossings * members : 0), "arrivals", (long)atomic_load(&p.barrier.arrived));
     }
 }
 
