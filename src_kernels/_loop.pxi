@@ -63,7 +63,7 @@ cdef Py_ssize_t tile_rows(const Direction *direction, Py_ssize_t batch, Py_ssize
     cdef Py_ssize_t bytes = 0, rows
     cdef int i
     if batch == 1:
-        return 2 * FASTRNN_AHEAD
+        return TILE_ROWS        # two tiles of FASTRNN_AHEAD rows, and one of many where weights come from memory
     for i in range(direction.phases):
         if direction.phase[i].inputs:
             bytes += direction.sums[i] * itemsize

@@ -104,7 +104,7 @@ cdef enum:
     TILE_BYTES = 256 * 1024       # and no more bytes than this, down to TILE_ROWS_LEAST rows
     TILE_ROWS_LEAST = 12
     AHEAD_LEAST = 64 * 1024       # bytes of W_hh that the nearest cache serves about as fast as they are multiplied,
-    AHEAD_MOST = 12 * 1024 * 1024 # and of both matrices, from which on memory is what a step waits for
+    AHEAD_MOST = 16 * 1024 * 1024 # and of both matrices, from which on memory is what a step waits for
     AHEAD_INPUTS = 48             # I, below which projecting on the way takes longer than before the steps
     KEEP_BYTES = 8 * 1024 * 1024  # the largest workspace that outlives its call
     CHUNK_ROWS = 480              # rows of the sequence that pass through all layers of a one-way network together

@@ -7,7 +7,7 @@
 #define LOG_SPLIT ((T)1.4142135623730951)                 /* sqrt(2): the larger half of the significands is halved once more */
 #define GROUP ((int)(FASTRNN_GROUP_BYTES / sizeof(T)))   /* units of a group */
 #define TILE_VECS ONE_ROW_VECS
-#define MOST_VECS 6                                       /* vectors of a block: the GRU's U * G */
+#define MOST_VECS 8                                       /* vectors of a tile: two blocks of the LSTM */
 
 #if FASTRNN_BITS == 32
 #define Q_SIGMA FASTRNN_Q_SIGMA_F32

@@ -37,9 +37,9 @@ static __attribute__((noinline)) void FN(gather)(const fastrnn_step *io, ptrdiff
             memcpy(out + m * out_stride + v * GROUP, (const T *)io->starts[row + m] + place + v * GROUP, (size_t)width * sizeof(T));
 }
 
-/* Sums of one tile from `start` over x and h, then its gates. */
+/* Sums of one tile from `start` over x and h, then its gates.  Groups of w_x and w_h are `x_group` and `h_group` elements apart. */
 INLINE void FN(step_tile)(const int phase, const int M, const int NU, const int NS, const fastrnn_phase *p, const fastrnn_step *io,
-                          ptrdiff_t row, ptrdiff_t group, int lane, const T *w_x, const T *w_h, ptrdiff_t w_stride)
+                          ptrdiff_t row, ptrdiff_t group, int lane, const T *w_x, const T *w_h, ptrdiff_t w_stride, ptrdiff_t x_group, ptrdiff_t h_group)
 {
     enum { ROW = MOST_VECS * GROUP };
     const int G = FN(gates)(phase), split = phase == FASTRNN_GRU;
@@ -52,14 +52,14 @@ INLINE void FN(step_tile)(const int phase, const int M, const int NU, const int 
         FN(gather)(io, row, M, place, NU * G, NS * LANES, over_x, ROW);
         x_sums = over_x, x_stride = ROW;
     } else if (io->x) {
-        FN(accumulate)(M, NU, G, NS, 0, acc, over_x, ROW, x_sums, x_stride, NULL, (const T *const *)io->x + row, p->inputs, w_x, w_stride);
+        FN(accumulate)(M, NU, G, NS, 0, acc, over_x, ROW, x_sums, x_stride, NULL, (const T *const *)io->x + row, p->inputs, w_x, w_stride, x_group);
         x_sums = over_x, x_stride = ROW;
         UNROLL for (int m = 0; m < M; m++)
             UNROLL for (int v = 0; v < NU * G; v++)
                 UNROLL for (int s = 0; s < NS; s++) v_store(over_x + m * ROW + v * GROUP + s * LANES, acc[m][v * NS + s]);
     }
     const T *apart = split ? (const T *)p->b_h + group * GROUP + lane : NULL;
-    FN(accumulate)(M, NU, G, NS, split, acc, sums, ROW, x_sums, x_stride, apart, (const T *const *)io->h + row, p->depth, w_h, w_stride);
+    FN(accumulate)(M, NU, G, NS, split, acc, sums, ROW, x_sums, x_stride, apart, (const T *const *)io->h + row, p->depth, w_h, w_stride, h_group);
     vec stored[MAX_ROWS][TILE_VECS];
     UNROLL for (int m = 0; m < M; m++)
         UNROLL for (int v = 0; v < NU * G * NS; v++) stored[m][v] = acc[m][v];
@@ -71,7 +71,7 @@ INLINE void FN(inputs_tile)(const int M, const int V, const int NS, const fastrn
                             const T *b, const T *w, ptrdiff_t w_stride)
 {
     vec acc[MAX_ROWS][TILE_VECS];
-    FN(accumulate)(M, V, 1, NS, 0, acc, out, out_stride, b, 0, NULL, x, p->inputs, w, w_stride);
+    FN(accumulate)(M, V, 1, NS, 0, acc, out, out_stride, b, 0, NULL, x, p->inputs, w, w_stride, GROUP);
     UNROLL for (int m = 0; m < M; m++)
         UNROLL for (int v = 0; v < V; v++)
             UNROLL for (int s = 0; s < NS; s++) v_store(out + m * out_stride + v * GROUP + s * LANES, acc[m][v * NS + s]);
@@ -109,7 +109,7 @@ INLINE ptrdiff_t FN(step_groups)(const int phase, const int M, const int NU, con
     for (; u + NU <= here; u += NU)
         for (int lane = 0; lane < GROUP && (first + u) * GROUP + lane < p->units; lane += NS * LANES) {
             const ptrdiff_t offset = u * G * GROUP + lane;
-            FN(step_tile)(phase, M, NU, NS, p, io, row, first + u, lane, w_x ? w_x + offset : NULL, w_h + offset, here * G * GROUP);
+            FN(step_tile)(phase, M, NU, NS, p, io, row, first + u, lane, w_x ? w_x + offset : NULL, w_h + offset, here * G * GROUP, G * GROUP, G * GROUP);
         }
     return u;
 }
@@ -143,6 +143,19 @@ INLINE ptrdiff_t FN(step_ahead)(const int phase, const int U, const fastrnn_phas
     return end;
 }
 
+/* One row of an LSTM of few units, two blocks at a time: one block's four chains of fma are half of what it takes to keep the multipliers at work
+ * where the nearest cache has the weights.  Returns the first block that is left. */
+INLINE ptrdiff_t FN(step_pairs)(const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t block, ptrdiff_t block1, ptrdiff_t row)
+{
+    enum { G = 4, NEAREST = 40 * 1024 };
+    const ptrdiff_t units = (p->units + GROUP - 1) / GROUP * GROUP, depth = p->depth + (io->x ? p->inputs : 0);
+    if (units * G * depth * (ptrdiff_t)sizeof(T) > NEAREST) return block;
+    for (; block + 2 <= block1; block += 2)
+        FN(step_tile)(FASTRNN_LSTM, 1, 2, 1, p, io, row, block, 0, p->inputs ? (const T *)p->w_x + block * G * GROUP * p->inputs : NULL,
+                      (const T *)p->w_h + block * G * GROUP * p->depth, G * GROUP, G * GROUP * p->inputs, G * GROUP * p->depth);
+    return block;
+}
+
 INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const fastrnn_step *io,
                      ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1)
 {
@@ -150,6 +163,7 @@ INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const
     const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP;
     CHECK(FN(check_step)(phase, p, io, block0, block1, row0, row1));
     if (AHEAD && io->ahead) block0 = FN(step_ahead)(phase, U, p, io, block0, block1, row0);
+    else if (phase == FASTRNN_LSTM && GROUP == LANES && row1 - row0 == 1) block0 = FN(step_pairs)(p, io, block0, block1, row0);
     for (ptrdiff_t i = block0; i < block1; i++) {
         const ptrdiff_t block = io->descending ? block0 + block1 - 1 - i : i;
         const ptrdiff_t first = block * U, here = groups - first < U ? groups - first : U;

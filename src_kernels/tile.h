@@ -23,9 +23,9 @@ INLINE void FN(store_some)(T *p, vec a, int count)
 
 /* acc = from + W a in runs of FASTRNN_RUN columns, the contract's order: each run is one chain of fma from +0, then added.  All but the last are
  * added to in `sums`.  `from`, `sums` and `w` point at a row's first unit group and register of the tile, and have the order of packed columns,
- * [NU][G][GROUP].  With `split` the last gate starts from `apart` instead: b_hn. */
+ * [NU][G][GROUP], but that the groups of w are `w_group` elements apart.  With `split` the last gate starts from `apart` instead: b_hn. */
 INLINE void FN(accumulate)(const int M, const int NU, const int G, const int NS, const int split, vec acc[][TILE_VECS], T *sums, ptrdiff_t sums_stride,
-                           const T *from, ptrdiff_t from_stride, const T *apart, const T *const *a, ptrdiff_t depth, const T *restrict w, ptrdiff_t w_stride)
+                           const T *from, ptrdiff_t from_stride, const T *apart, const T *const *a, ptrdiff_t depth, const T *restrict w, ptrdiff_t w_stride, ptrdiff_t w_group)
 {
     ptrdiff_t done = 0, apart_row = 0, apart_group = GROUP; /* elements of `apart` from row to row and from group to group */
 #define JOINED(m, u, g, s) v_add(v_load((split && g == G - 1 ? apart + m * apart_row + u * apart_group : from + m * from_stride + (u * G + g) * GROUP) \
@@ -43,7 +43,7 @@ INLINE void FN(accumulate)(const int M, const int NU, const int G, const int NS,
         for (ptrdiff_t k = 0; k < columns; k++, w += w_stride) {
             vec weights[TILE_VECS];
             UNROLL for (int v = 0; v < NU * G; v++)
-                UNROLL for (int s = 0; s < NS; s++) weights[v * NS + s] = v_load(w + v * GROUP + s * LANES);
+                UNROLL for (int s = 0; s < NS; s++) weights[v * NS + s] = v_load(w + v / G * w_group + v % G * GROUP + s * LANES);
             UNROLL for (int m = 0; m < M; m++) {
                 const vec value = v_set1(row[m][k]);
                 UNROLL for (int v = 0; v < NU * G * NS; v++) acc[m][v] = v_fma(value, weights[v], acc[m][v]);

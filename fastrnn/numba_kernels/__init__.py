@@ -43,13 +43,14 @@ from fastrnn.numba_kernels.rnn import RNN
 from fastrnn.numba_kernels.simd import GROUP_BYTES
 from fastrnn.numba_kernels.stepping import Generator, Part, Stepper, empty
 from fastrnn.numba_kernels.threads import launch
-from fastrnn.numba_kernels.tile import most_rows, tile_addresses
+from fastrnn.numba_kernels.tile import most_rows, pairs, tile_addresses
 
 __all__ = ["Generator", "Stepper", "activate_rows", "prepare", "prepare_dense"]
 
 _KEEP_BYTES = 1 << 22  # a larger workspace is not kept for the next call
 _CHUNK_BYTES = 1 << 17  # that a layer hands to the next at a time: they stay in the nearer caches
 _DENSE_TILE_ROWS = 48
+_NEAREST_BYTES = 40 * 1024  # of weights that the nearest cache holds
 _DENSE_TILE_BYTES = 1 << 18  # that a dense layer sums before its function reads them, down to _DENSE_TILE_LEAST rows
 _DENSE_TILE_LEAST = 6
 
@@ -114,7 +115,9 @@ def _addresses(plan: Any, tables: Sequence[Sequence[np.ndarray]] = (), embedding
         functions = *tile_addresses(*shape, name), *gates_addresses(phase, plan.activation, name)
         columns = columns_address(*shape, name) if waits else 0
         blocks = -(-units * itemsize // (phase.groups * GROUP_BYTES))
-        fixed.append([*functions, columns, *shape, most_rows(phase.gates), blocks, phase.has_x, phase.has_h])
+        two = _NEAREST_BYTES // (blocks * phase.gates * GROUP_BYTES)
+        two = two if pairs(*shape) and phase.has_h and not phase.apart else 0
+        fixed.append([*functions, columns, *shape, most_rows(phase.gates), blocks, phase.has_x, phase.has_h, two])
     for index, weights in enumerate(plan.packed):
         at = len(entries)
         for phase, packed, numbers in zip(phases, weights, fixed, strict=True):

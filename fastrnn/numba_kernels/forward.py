@@ -37,7 +37,7 @@ _PHASES = {
 
 TILE_ROWS = 48  # rows of projected inputs held at a time, whatever T is: they stay in the nearer caches
 AHEAD_LEAST = 64 * 1024  # bytes of W_hh that the nearest cache serves about as fast as they are multiplied,
-AHEAD_MOST = 12 * 1024 * 1024  # and of both matrices, from which on memory is what a step waits for
+AHEAD_MOST = 16 * 1024 * 1024  # and of both matrices, from which on memory is what a step waits for
 AHEAD_INPUTS = 48  # I, below which projecting on the way takes longer than before the steps
 MANY_ROWS = 32  # from here on a step has rows enough to sum over x and h in one go
 

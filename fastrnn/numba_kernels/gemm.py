@@ -16,17 +16,19 @@ __all__ = ["GATES", "PHASE_NUMBERS", "Packed", "Rows", "packed_at", "project", "
 Rows = namedtuple("Rows", "base offsets")
 """Rows of a matrix: row r starts at base[offsets[r]]."""
 
-PHASE_NUMBERS, GATES = 16, 10
+PHASE_NUMBERS, GATES = 17, 10
 """Numbers of a phase of a layer and direction, and the place of G among them.
 
 Addresses of w_x, w_h, b, and of b_h or 0; what `sum_tile`, `finish_tile` and `call_columns` call, or 0 for the last
 where inputs are never projected on the way; U, G, the rows of the highest tile, how many blocks there are, and whether
-the sums are over x, and over h; the address of the parameters of an own cell.
+the sums are over x, and over h; the most columns of weights of which one row takes two blocks at once; the address of
+the parameters of an own cell.
 """
 
 Packed = namedtuple(
     "Packed",
-    "w_x w_h b b_h row tile finish_row finish columns groups gates most blocks has_x has_h own buffer line ahead_sums",
+    "w_x w_h b b_h row tile finish_row finish columns groups gates most blocks has_x has_h pairs own "
+    "buffer line ahead_sums",
 )  # fmt: skip
 """The numbers of a phase, and pointers: to its projected inputs, [rows][groups][G][lanes]; and to what a step hands to
 the next of the inputs that are projected on the way: the block, vector and column that are next on the line, and the
@@ -54,7 +56,8 @@ def packed_at(like, table, at, buffer, line, ahead_sums):
         table[at + 12],
         table[at + 13] != 0,
         table[at + 14] != 0,
-        pointer(like, table[at + 15]),
+        table[at + 15],
+        pointer(like, table[at + 16]),
         buffer,
         line,
         ahead_sums,
@@ -91,13 +94,45 @@ def _look_up(rows, numbers, table, row_size, size, out, stride):
             store(out, j * stride + k, load(move(table, numbers[j] * row_size), k))
 
 
+@njit(forceinline=True)
+def _walk_pairs(packed, job, a, depth, old, new, units, start, x, sums_x):
+    """As `walk` for one row, two blocks of one group at a time; return the first block that is left."""
+    n = lanes(packed.b)
+    groups = (units + n - 1) // n
+    gates = packed.gates * n
+    null = pointer(packed.b, 0)
+    q = 0
+    while q + 2 <= packed.blocks:
+        w_x, w_h = move(packed.w_x, q * gates * job.inputs), move(packed.w_h, q * gates * depth)
+        x_sums = move(start, q * gates)
+        if sums_x:
+            sum_tile(
+                packed.row, packed.tile, 1, 2, job.inputs, x_sums, 0, null, job.x_sums, 0, x.base, x.offsets, w_x
+            )  # fmt: skip
+            x_sums = job.x_sums
+        elif job.by_table and packed.has_x:
+            _look_up(1, job.numbered, move(packed.w_x, q * gates), groups * gates, 2 * gates, job.x_sums, 0)
+            x_sums = job.x_sums
+        sum_tile(packed.row, packed.tile, 1, 2, depth, x_sums, 0, null, job.sums, 0, a.base, a.offsets, w_h)
+        for block in range(2):
+            first = (q + block) * n
+            finish_tile(
+                packed.finish_row, packed.finish, 1, first, min(n, units - first), move(job.sums, block * gates), 0,
+                move(x_sums, block * gates), 0, move(job.cells, first), job.padded, old.base, old.offsets, new.base,
+                new.offsets, move(packed.own, first),
+            )  # fmt: skip
+        q += 2
+    return q
+
+
 @njit(forceinline=True)  # a call would copy the whole job to the stack
 def walk(packed, job, a, depth, old, new, units, step, rows, at, ahead):
     """One phase of one time step: the sums of all blocks for the first `rows` rows, then their gate math.
 
     The phase multiplies `depth` columns of w_h by `a`, and leads from the states `old` to `new`. Projected inputs start
     at row `at` of the buffer; with at < 0 they are not projected yet and x is summed here. Odd steps walk the blocks
-    backwards: the weights read last are still in the nearest cache.
+    backwards: the weights read last are still in the nearest cache. Where all of them are, one row may take two blocks
+    at a time.
     """
     n = lanes(packed.b)
     groups = (units + n - 1) // n
@@ -115,8 +150,11 @@ def walk(packed, job, a, depth, old, new, units, step, rows, at, ahead):
     looks_ahead = ahead.step >= 0 and packed.has_x
     if looks_ahead and ahead.part == 0:
         begin_ahead(packed)
-    for i in range(packed.blocks):
-        q = packed.groups * (packed.blocks - 1 - i if step & 1 else i)
+    done = 0
+    if rows == 1 and depth + (job.inputs if sums_x else 0) <= packed.pairs:
+        done = _walk_pairs(packed, job, a, depth, old, new, units, start, x, sums_x)
+    for i in range(done, packed.blocks):
+        q = packed.groups * (packed.blocks - 1 + done - i if step & 1 else i)
         here = min(packed.groups, groups - q)
         w_x, w_h = move(packed.w_x, q * gates * job.inputs), move(packed.w_h, q * gates * depth)
         apart = move(pointer(null, packed.b_h), q * n) if packed.b_h else null

@@ -25,6 +25,7 @@ __all__ = [
     "BlockType",
     "height",
     "most_rows",
+    "pairs",
     "run_row",
     "run_tile",
     "sum_tile",
@@ -45,6 +46,15 @@ def _sums() -> int:
 def most_rows(gates: int) -> int:
     """The height of the highest tile of blocks with so many gates."""
     return min(MOST_ROWS, _sums() // gates)
+
+
+def pairs(groups: int, gates: int) -> bool:
+    """Whether one row may take two blocks of this shape at once.
+
+    The LSTM's four chains of fma are half of what keeps the multipliers at work where the nearest cache has the
+    weights; with narrow registers a block is more chains.
+    """
+    return (groups, gates) == (1, 4) and registers().width == GROUP_BYTES
 
 
 @njit(forceinline=True)
@@ -95,7 +105,7 @@ class _Tile:
         end = builder.append_basic_block("end")
         key = builder.add(builder.mul(self.groups, INDEX(self.most_rows)), self.rows)
         switch = builder.switch(key, end)
-        for u in range(1, self.most_groups + 1):
+        for u in range(1, self.most_groups + 1 + (1 in heights and pairs(self.most_groups, self.gates))):
             for m in heights:
                 with builder.goto_block(builder.append_basic_block(f"u{u}m{m}")):
                     switch.add_case(u * self.most_rows + m, builder.block)
@@ -136,6 +146,13 @@ class _Tile:
         offsets = [
             builder.add(base, INDEX((q * self.gates + gate) * self.lanes + v * self.width)) for q, v, gate in places
         ]
+        # Of a pair of blocks the second follows the first; else the groups of a column lie side by side.
+        pair = u > self.most_groups
+        column = (1 if pair else u) * self.gates * self.lanes
+        places_w = offsets
+        if pair:
+            block = builder.mul(self.depth, INDEX(column))
+            places_w = [builder.add(builder.mul(block, INDEX(q)), INDEX(gate * self.lanes)) for q, _, gate in places]
         rows = [self.a]
         if m > 1:
             rows = [builder.gep(self.a, [builder.load(builder.gep(self.offsets, [INDEX(i)]))]) for i in range(m)]
@@ -153,13 +170,13 @@ class _Tile:
                 start = builder.select(begins, zero, builder.load(kept(i, place))) if aside is not None else zero
                 builder.store(start, total)
         with cgutils.for_range_slice(builder, first, last, INDEX(1)) as (k, _):
-            w = builder.gep(self.w, [builder.mul(k, INDEX(u * self.gates * self.lanes))])
+            w = builder.gep(self.w, [builder.mul(k, INDEX(column))])
 
             def value(i: int) -> Value:
                 return Value(builder, broadcast(builder, builder.load(builder.gep(rows[i], [k])), self.vector))
 
             def weights(place: int) -> Value:
-                return Value(builder, load_at(builder, self.vector, w, offsets[place]))
+                return Value(builder, load_at(builder, self.vector, w, places_w[place]))
 
             def add(i: int, place: int, a: Value, b: Value) -> None:
                 total = Value(builder, builder.load(sums[i][place]))
@@ -235,7 +252,8 @@ def _tile(typingctx, block, rows, groups, depth, start, start_stride, apart, out
 def run_row(block, groups, depth, start, apart, out, a, w):
     """Sum a tile of one row, which is a[0], .. a[K - 1]; for the other arguments see `run_tile`.
 
-    An entry point of its own, with few arguments, for steps of one row call it all the time.
+    An entry point of its own, with few arguments, for steps of one row call it all the time. Where `pairs` says so
+    `groups` may be two, of two blocks, w being the first one's weights.
     """
     never_unroll()  # eight columns at a time would come from the second cache at two thirds of the rate on AMD's Zen 5
     _row(block, groups, depth, start, apart, out, a, w)
