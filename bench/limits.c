@@ -32,7 +32,7 @@ INLINE void pass(const int V, const T *w, ptrdiff_t blocks, ptrdiff_t depth, con
     for (ptrdiff_t i = 0; i < blocks; i++) {
         const ptrdiff_t block = down ? blocks - 1 - i : i;
         vec acc[1][TILE_VECS];
-        accumulate(1, GROUPS(V), 1, REGISTERS(V), 0, acc, NULL, 0, zeros, 0, NULL, &a, depth, w + block * depth * stride, stride);
+        accumulate(1, GROUPS(V), 1, REGISTERS(V), 0, acc, NULL, 0, zeros, 0, NULL, &a, depth, w + block * depth * stride, stride, GROUP);
         for (int s = 0; s < V; s++) v_store(out + s * LANES, acc[0][s]);
     }
 }
@@ -57,7 +57,7 @@ double multiply(const T *w, const T *a, T *out, ptrdiff_t passes)
     for (int m = 0; m < MAX_ROWS; m++) rows[m] = a + m * ROW_DEPTH;
     vec acc[MAX_ROWS][TILE_VECS];
     for (ptrdiff_t pass = 0; pass < passes; pass++) {
-        accumulate(MAX_ROWS, GROUPS(VECTORS), 1, REGISTERS(VECTORS), 0, acc, NULL, 0, zeros, 0, NULL, rows, ROW_DEPTH, w, stride);
+        accumulate(MAX_ROWS, GROUPS(VECTORS), 1, REGISTERS(VECTORS), 0, acc, NULL, 0, zeros, 0, NULL, rows, ROW_DEPTH, w, stride, GROUP);
         for (int m = 0; m < MAX_ROWS; m++)
             for (int s = 0; s < VECTORS; s++) v_store(out + (m * VECTORS + s) * LANES, acc[m][s]);
     }

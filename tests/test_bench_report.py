@@ -1,12 +1,15 @@
 """The README's figures come from the committed results, and every target is held against them."""
 
 import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+
+import fastrnn
 
 BENCH = Path(__file__).parent.parent / "bench"
 REPORT = BENCH / "report.py"
@@ -53,6 +56,15 @@ def run_of(name=NAME, **engines):
 def limits_of(gflops, gigabytes, threads=1):
     stream = [[2**i, gigabytes] for i in range(14, 28)]
     return {"threads": {str(threads): {"peak": {"float32": gflops, "float64": gflops / 2}, "stream": stream}}}
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_limits_run_the_loop_of_the_kernels(tmp_path):
+    for dtype, library in limits["compiled"](tmp_path, fastrnn.cpu_info()["tier"]).items():
+        loops = limits["Loops"](library, dtype)
+        assert loops.run(None, False, 2) == 2 * loops.run(None, False, 1) > 0
+        for wide in (False, True):
+            assert loops.run(1 << 16, wide, 3) == 3 << 16
 
 
 def test_check_prints_every_target():
