@@ -81,6 +81,25 @@ def test_streams(kind):
     assert same_bits(stream.step(x[0, [2, 0]], rows=[2, 0]), y[0, [2, 0]])
 
 
+@pytest.mark.parametrize("hidden", [16, 17, 33, 48, 64])
+def test_one_row_of_four_gates(hidden):
+    """A row alone, of few units, takes two blocks at a time; rows together do not."""
+
+    @fastrnn.cell(gates=("i", "f", "g", "o"), states=("h", "c"), parameters=("p", "q", "s"))
+    def peephole(i, f, g, o, h, c, p, q, s):
+        c_new = simd.fma(simd.sigmoid(simd.fma(q, c, f)), c, simd.sigmoid(simd.fma(p, c, i)) * simd.tanh(g))
+        return simd.sigmoid(simd.fma(s, c_new, o)) * simd.tanh(c_new), c_new
+
+    layer = fastrnn.Recurrent(peephole, 3, hidden).init(seed=0)
+    x = layer_cases.inputs(layer, 9, 3)
+    y, _ = layer(x)
+    assert same_bits(layer(x[:, 1])[0], y[:, 1])
+    stream = layer.stream()
+    assert same_bits(np.stack([stream.step(now) for now in x[:, 2]]), y[:, 2])
+    layer.backend = "reference"
+    assert np.abs(layer(x)[0] - y).max() < 1e-6
+
+
 def test_inside_numba():
     import numba
 
