@@ -37,8 +37,8 @@ INLINE void pass(const int V, const T *w, ptrdiff_t blocks, ptrdiff_t depth, con
     }
 }
 
-/* Weights of `blocks` blocks of one row, in the wider or the narrower of two widths, read `passes` times, up and down in turn as the steps do; -> bytes read.  Which of the two
- * widths is faster depends on the processor and on the cache. */
+/* Weights of `blocks` blocks of one row, in the wider or the narrower of two widths, read `passes` times, up and down in turn as the steps do;
+ * -> bytes read.  Which of the two widths is faster depends on the processor and on the cache. */
 double stream(int wide, const T *w, ptrdiff_t blocks, ptrdiff_t depth, const T *a, T *out, ptrdiff_t passes)
 {
     for (ptrdiff_t i = 0; i < passes; i++) {

@@ -72,6 +72,7 @@ cdef Py_ssize_t tile_rows(const Direction *direction, Py_ssize_t batch, Py_ssize
 
 
 cdef inline void meet(const Team *team) noexcept nogil:
+    """The barrier of a phase, without a call where one thread does all."""
     if team.parts > 1:
         fastrnn_barrier_wait(team.barrier, team.parts)
 

@@ -115,9 +115,9 @@ def _addresses(plan: Any, tables: Sequence[Sequence[np.ndarray]] = (), embedding
         functions = *tile_addresses(*shape, name), *gates_addresses(phase, plan.activation, name)
         columns = columns_address(*shape, name) if waits else 0
         blocks = -(-units * itemsize // (phase.groups * GROUP_BYTES))
-        two = _NEAREST_BYTES // (blocks * phase.gates * GROUP_BYTES)
-        two = two if pairs(*shape) and phase.has_h and not phase.apart else 0
-        fixed.append([*functions, columns, *shape, most_rows(phase.gates), blocks, phase.has_x, phase.has_h, two])
+        by_twos = pairs(*shape) and phase.has_h and not phase.apart
+        near = _NEAREST_BYTES // (blocks * phase.gates * GROUP_BYTES) if by_twos else 0
+        fixed.append([*functions, columns, *shape, most_rows(phase.gates), blocks, phase.has_x, phase.has_h, near])
     for index, weights in enumerate(plan.packed):
         at = len(entries)
         for phase, packed, numbers in zip(phases, weights, fixed, strict=True):

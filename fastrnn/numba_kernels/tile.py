@@ -105,7 +105,10 @@ class _Tile:
         end = builder.append_basic_block("end")
         key = builder.add(builder.mul(self.groups, INDEX(self.most_rows)), self.rows)
         switch = builder.switch(key, end)
-        for u in range(1, self.most_groups + 1 + (1 in heights and pairs(self.most_groups, self.gates))):
+        most = self.most_groups
+        if 1 in heights and pairs(most, self.gates):
+            most += 1  # the group of a second block
+        for u in range(1, most + 1):
             for m in heights:
                 with builder.goto_block(builder.append_basic_block(f"u{u}m{m}")):
                     switch.add_case(u * self.most_rows + m, builder.block)
