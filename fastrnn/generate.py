@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Logits", "Writer", "Writing"]
 
 _CHUNK = 512  # steps of a prompt, or of a text to score, that pass through all layers together
-_TOKENS = 32  # of each row between two looks at Ctrl-C
+_TOKENS = 32  # of each row between two looks at Ctrl-C, at first;
+_OFTEN = 0.01  # seconds: twice as many after a piece that took less
 
 
 class Logits:
@@ -138,10 +140,10 @@ class Writer:
     ) -> None:
         logits = Logits(model)
         fed = [prompt if len(prompt) or start is None else np.array([start]) for prompt in prompts]
-        ids, lengths = padded([given[:-1] for given in fed])
         states = [tuple(s.copy() for s in state) for state in states]
-        for _ in logits.read(ids, lengths, states):
-            pass
+        if max(map(len, fed), default=0) > 1:
+            for _ in logits.read(*padded([given[:-1] for given in fed]), states):
+                pass
         states = [tuple(np.repeat(s, copies, 1) for s in state) for state in states]
         rows = len(fed) * copies
         self._stops, self._most = np.array(stops, np.int64), most
@@ -179,9 +181,11 @@ class Writer:
 
     def rest(self) -> list[Array]:
         """Return all further tokens of every row."""
-        pieces = [np.empty((len(self._last), 0), np.int64)]
-        while (piece := self.more(_TOKENS)).shape[1]:
+        pieces, count, start = [np.empty((len(self._last), 0), np.int64)], _TOKENS, time.perf_counter()
+        while (piece := self.more(count)).shape[1]:
             pieces.append(piece)
+            start, before = time.perf_counter(), start
+            count *= 1 + (start - before < _OFTEN)
         return [row[row >= 0] for row in np.concatenate(pieces, 1)]
 
     def one_by_one(self) -> Iterator[int]:

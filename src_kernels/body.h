@@ -7,6 +7,7 @@
 #define LOG_SPLIT ((T)1.4142135623730951)                 /* sqrt(2): the larger half of the significands is halved once more */
 #define GROUP ((int)(FASTRNN_GROUP_BYTES / sizeof(T)))   /* units of a group */
 #define TILE_VECS ONE_ROW_VECS
+#define SIDE_BY_SIDE 4                                    /* chains of fma of one row's single vector */
 #define MOST_VECS 8                                       /* vectors of a tile: two blocks of the LSTM */
 
 #if FASTRNN_BITS == 32
@@ -71,6 +72,7 @@ static const fastrnn_kernels FN(kernels) = {
 #undef GROUP
 #undef TILE_VECS
 #undef MOST_VECS
+#undef SIDE_BY_SIDE
 #undef Q_SIGMA
 #undef Q_TANH
 #undef Q_DEGREE

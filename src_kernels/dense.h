@@ -1,14 +1,5 @@
 /* An output layer's functions of a row, and the layer: out = f(b + W x).  Arithmetic contract, docs/arithmetic.md. */
 
-/* The first `count` elements, then `fill`. */
-INLINE vec FN(load_filled)(const T *p, ptrdiff_t count, T fill)
-{
-    if (count >= LANES) return v_load(p);
-    T lanes[LANES];
-    for (int j = 0; j < LANES; j++) lanes[j] = j < count ? p[j] : fill;
-    return v_load(lanes);
-}
-
 /* The lanes of a group in halves: 8 and 8, 4 and 4, .. */
 INLINE T FN(halves)(T *lanes, int largest)
 {
@@ -50,23 +41,25 @@ static void FN(softmax)(int log, const T *in, T *out, ptrdiff_t n)
     for (ptrdiff_t i = 0; i < n; i += GROUP)
         for (int r = 0; r < REGISTERS && i + r * LANES < n; r++) {
             const ptrdiff_t at = i + r * LANES;
-            largest[r] = v_max(largest[r], FN(load_filled)(in + at, n - at, -(T)INFINITY));
+            const int count = n - at < LANES ? (int)(n - at) : LANES;
+            largest[r] = v_max(largest[r], FN(load_some)(in + at, count, -(T)INFINITY));
         }
     for (int r = 0; r < REGISTERS; r++) v_store(lanes + r * LANES, largest[r]);
     const vec top = v_set1(FN(halves)(lanes, 1));
     for (ptrdiff_t i = 0; i < n; i += GROUP)
         for (int r = 0; r < REGISTERS && i + r * LANES < n; r++) {
-            const ptrdiff_t at = i + r * LANES, count = n - at < LANES ? n - at : LANES;
-            const vec e = FN(exp_minus)(v_sub(top, FN(load_filled)(in + at, count, -(T)INFINITY)));
+            const ptrdiff_t at = i + r * LANES;
+            const int count = n - at < LANES ? (int)(n - at) : LANES;
+            const vec e = FN(exp_minus)(v_sub(top, FN(load_some)(in + at, count, -(T)INFINITY)));
             sums[r] = v_add(sums[r], e);
-            if (!log) FN(store_some)(out + at, e, (int)count);
+            if (!log) FN(store_some)(out + at, e, count);
         }
     for (int r = 0; r < REGISTERS; r++) v_store(lanes + r * LANES, sums[r]);
     const T total = FN(halves)(lanes, 0);
     const vec by = v_set1(log ? FN(log)(total) : total);
     for (ptrdiff_t at = 0; at < n; at += LANES) {
         const int count = n - at < LANES ? (int)(n - at) : LANES;
-        const vec given = FN(load_some)((log ? in : out) + at, count), t = log ? v_sub(v_sub(given, top), by) : v_div(given, by);
+        const vec given = FN(load_some)((log ? in : out) + at, count, 0), t = log ? v_sub(v_sub(given, top), by) : v_div(given, by);
         FN(store_some)(out + at, log ? t : v_select(v_lt(t, v_set1(LEAST_NORMAL)), v_set1((T)0), t), count);
     }
 }
@@ -80,7 +73,7 @@ static void FN(activate)(int kind, const void *in, void *out, ptrdiff_t n)
     }
     for (ptrdiff_t i = 0; i < n; i += LANES) {
         const int count = n - i < LANES ? (int)(n - i) : LANES;
-        FN(store_some)((T *)out + i, FN(activation)(kind, FN(load_some)((const T *)in + i, count)), count);
+        FN(store_some)((T *)out + i, FN(activation)(kind, FN(load_some)((const T *)in + i, count, 0)), count);
     }
 }
 

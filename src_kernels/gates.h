@@ -28,13 +28,13 @@ INLINE void FN(state_math)(const int phase, const int linear, const fastrnn_phas
         FN(store_some)(out, p->flush ? FN(flush)(h) : h, count);
     } else if (phase == FASTRNN_GRU) {
         const vec n = FN(candidate)(linear, v_fma(gates[0], gates[2 * step], v_load(n_x)));
-        FN(store_some)(out, FN(blend)(gates[step], FN(load_some)(prev, count), n), count);
+        FN(store_some)(out, FN(blend)(gates[step], FN(load_some)(prev, count, 0), n), count);
     } else if (phase == FASTRNN_GRU_RESET) {
         v_store(cell, gates[step]);
-        FN(store_some)(out, v_mul(gates[0], FN(load_some)(prev, count)), count);
+        FN(store_some)(out, v_mul(gates[0], FN(load_some)(prev, count, 0)), count);
     } else if (phase == FASTRNN_GRU_NEW) {
         const vec n = FN(candidate)(linear, gates[0]);
-        FN(store_some)(out, FN(blend)(v_load(cell), FN(load_some)(prev, count), n), count);
+        FN(store_some)(out, FN(blend)(v_load(cell), FN(load_some)(prev, count, 0), n), count);
     } else if (phase == FASTRNN_RNN) {
         FN(store_some)(out, FN(flush)(FN(activation)(p->activation, gates[0])), count);
     } else {

@@ -26,6 +26,8 @@
 
 #define v_load(p) I_(loadu)(p)
 #define v_store(p, a) I_(storeu)(p, a)
+#define v_load_first(p, n, rest) I_(mask_loadu)(rest, (MASK)((1u << (n)) - 1), p)
+#define v_store_first(p, n, a) I_(mask_storeu)(p, (MASK)((1u << (n)) - 1), a)
 #define v_set1(x) I_(set1)(x)
 #define v_fma(a, b, c) I_(fmadd)(a, b, c)
 #define v_fnma(a, b, c) I_(fnmadd)(a, b, c)

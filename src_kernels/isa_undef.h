@@ -11,6 +11,8 @@
 #undef AHEAD
 #undef v_load
 #undef v_store
+#undef v_load_first
+#undef v_store_first
 #undef v_set1
 #undef v_fma
 #undef v_fnma

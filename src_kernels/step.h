@@ -48,7 +48,9 @@ INLINE void FN(step_tile)(const int phase, const int M, const int NU, const int 
     const T *x_sums = (const T *)io->start + row * io->start_stride + place;
     ptrdiff_t x_stride = io->start_stride;
     vec acc[MAX_ROWS][TILE_VECS];
-    if (__builtin_expect(io->starts != NULL, 0)) {
+    if (M == 1 && io->starts) {
+        x_sums = (const T *)io->starts[row] + place;
+    } else if (__builtin_expect(io->starts != NULL, 0)) {
         FN(gather)(io, row, M, place, NU * G, NS * LANES, over_x, ROW);
         x_sums = over_x, x_stride = ROW;
     } else if (io->x) {
@@ -191,13 +193,46 @@ INLINE ptrdiff_t FN(inputs_vectors)(const int M, const int V, const fastrnn_phas
     return v;
 }
 
+/* Adds R complete runs of columns, or one of fewer columns, to the sums of one row's single vector. */
+INLINE void FN(add_runs)(const int R, const int NS, const T *x, const T *w, ptrdiff_t w_stride, ptrdiff_t columns, vec *sums)
+{
+    vec acc[SIDE_BY_SIDE];
+    UNROLL for (int i = 0; i < R * NS; i++) acc[i] = v_set1((T)0);
+    for (ptrdiff_t k = 0; k < columns; k++)
+        UNROLL for (int r = 0; r < R; r++) {
+            const vec value = v_set1(x[r * FASTRNN_RUN + k]);
+            UNROLL for (int s = 0; s < NS; s++)
+                acc[r * NS + s] = v_fma(value, v_load(w + (r * FASTRNN_RUN + k) * w_stride + s * LANES), acc[r * NS + s]);
+        }
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int s = 0; s < NS; s++) sums[s] = v_add(sums[s], acc[r * NS + s]);
+}
+
+/* out = b + W_ih x of one row's single vector.  Its runs go side by side, for one chain of fma would mostly wait for itself. */
+INLINE void FN(inputs_vector)(const fastrnn_phase *p, const T *x, T *out, const T *b, const T *w, ptrdiff_t w_stride)
+{
+    enum { NS = GROUP / LANES < SIDE_BY_SIDE ? GROUP / LANES : SIDE_BY_SIDE };
+    for (int lane = 0; lane < GROUP; lane += NS * LANES) {
+        vec sums[NS];
+        UNROLL for (int s = 0; s < NS; s++) sums[s] = v_load(b + lane + s * LANES);
+        ptrdiff_t k = 0;
+#define RUNS(R, COLUMNS) FN(add_runs)(R, NS, x + k, w + k * w_stride + lane, w_stride, COLUMNS, sums)
+        if (NS == 1) for (; k + 4 * FASTRNN_RUN <= p->inputs; k += 4 * FASTRNN_RUN) RUNS(4, FASTRNN_RUN);
+        if (NS <= 2) for (; k + 2 * FASTRNN_RUN <= p->inputs; k += 2 * FASTRNN_RUN) RUNS(2, FASTRNN_RUN);
+        for (; k < p->inputs; k += FASTRNN_RUN) RUNS(1, p->inputs - k < FASTRNN_RUN ? p->inputs - k : FASTRNN_RUN);
+#undef RUNS
+        UNROLL for (int s = 0; s < NS; s++) v_store(out + lane + s * LANES, sums[s]);
+    }
+}
+
 INLINE void FN(inputs_rows)(const int M, const fastrnn_phase *p, const T *const *x, T *out, ptrdiff_t out_stride,
                             ptrdiff_t vectors, const T *b, const T *w)
 {
     ptrdiff_t v = 0;
     if (vectors % 3) v = FN(inputs_vectors)(M, 4, p, x, out, out_stride, vectors, v, b, w);
     v = FN(inputs_vectors)(M, 3, p, x, out, out_stride, vectors, v, b, w);
-    FN(inputs_vectors)(M, 1, p, x, out, out_stride, vectors, v, b, w);
+    if (M > 1) FN(inputs_vectors)(M, 1, p, x, out, out_stride, vectors, v, b, w);
+    else for (; v < vectors; v++) FN(inputs_vector)(p, x[0], out + v * GROUP, b + v * GROUP, w + v * GROUP, vectors * GROUP);
 }
 
 static void FN(inputs)(int phase, const fastrnn_phase *p, const void *const *x, void *out, ptrdiff_t out_stride,

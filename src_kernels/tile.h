@@ -5,20 +5,30 @@
 
 INLINE int FN(gates)(int phase) { return phase == FASTRNN_LSTM ? 4 : phase == FASTRNN_GRU ? 3 : phase == FASTRNN_GRU_RESET ? 2 : 1; }
 
-INLINE vec FN(load_some)(const T *p, int count)
+/* The first `count` elements, then `fill`. */
+INLINE vec FN(load_some)(const T *p, int count, T fill)
 {
     if (count == LANES) return v_load(p);
-    T lanes[GROUP] = {0};
+#ifdef v_load_first
+    return v_load_first(p, count, v_set1(fill));
+#else
+    T lanes[LANES];
+    for (int j = 0; j < LANES; j++) lanes[j] = fill;
     memcpy(lanes, p, (size_t)count * sizeof(T));
     return v_load(lanes);
+#endif
 }
 
 INLINE void FN(store_some)(T *p, vec a, int count)
 {
     if (count == LANES) { v_store(p, a); return; }
-    T lanes[GROUP];
+#ifdef v_store_first
+    v_store_first(p, count, a);
+#else
+    T lanes[LANES];
     v_store(lanes, a);
     memcpy(p, lanes, (size_t)count * sizeof(T));
+#endif
 }
 
 /* acc = from + W a in runs of FASTRNN_RUN columns, the contract's order: each run is one chain of fma from +0, then added.  All but the last are

@@ -186,8 +186,9 @@ def test_rows_in_any_layout(backend, function):
     assert (target[:, 19:] == 99).all()
 
 
-def test_rows_are_independent(backend):
-    layer = make(130, 37)
+@pytest.mark.parametrize("inputs", [130, 940])  # 940: runs of columns by four, two and one, and a part of one
+def test_rows_are_independent(backend, inputs):
+    layer = make(inputs, 37)
     for count in (0, 1, 2, 6, 7, 8, 48, 49, 100):
         x = rows(layer, count)
         together = layer(x)
@@ -228,7 +229,8 @@ def test_one_answer(data):
     """Every tier of the compiled kernels and Numba's, whatever the shape."""
     native = pytest.importorskip("fastrnn._native")
     sizes = st.sampled_from((1, 2, 3, 8, 15, 16, 17, 31, 33, 64, 65, 129, 260))
-    inputs, units, count = data.draw(sizes), data.draw(sizes), data.draw(st.sampled_from((1, 2, 6, 7, 8, 13, 49)))
+    inputs = data.draw(sizes | st.sampled_from((256, 384, 512, 700, 940)))
+    units, count = data.draw(sizes), data.draw(st.sampled_from((1, 2, 6, 7, 8, 13, 49)))
     function, dtype = data.draw(st.sampled_from(FUNCTIONS)), data.draw(st.sampled_from(DTYPES))
     scale, seed = data.draw(st.sampled_from((0.1, 3.0, 100.0))), data.draw(st.integers(0, 1000))
     layer = make(inputs, units, function, dtype, data.draw(st.booleans()), scale, seed)
