@@ -8,6 +8,8 @@
 #define GROUP ((int)(FASTRNN_GROUP_BYTES / sizeof(T)))   /* units of a group */
 #define TILE_VECS ONE_ROW_VECS
 #define SIDE_BY_SIDE 4                                    /* chains of fma of one row's single vector */
+#define FAR_LEAST (1 << 20)                               /* bytes of weights that one row reads in a step, which come from the last cache from here */
+#define FAR_MOST (12 << 20)                               /* to here */
 #define MOST_VECS 8                                       /* vectors of a tile: two blocks of the LSTM */
 
 #if FASTRNN_BITS == 32
@@ -71,6 +73,8 @@ static const fastrnn_kernels FN(kernels) = {
 #undef UNROLL
 #undef GROUP
 #undef TILE_VECS
+#undef FAR_LEAST
+#undef FAR_MOST
 #undef MOST_VECS
 #undef SIDE_BY_SIDE
 #undef Q_SIGMA

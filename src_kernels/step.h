@@ -38,7 +38,7 @@ static __attribute__((noinline)) void FN(gather)(const fastrnn_step *io, ptrdiff
 }
 
 /* Sums of one tile from `start` over x and h, then its gates.  Groups of w_x and w_h are `x_group` and `h_group` elements apart. */
-INLINE void FN(step_tile)(const int phase, const int M, const int NU, const int NS, const fastrnn_phase *p, const fastrnn_step *io,
+INLINE void FN(step_tile)(const int phase, const int M, const int NU, const int NS, const int far, const fastrnn_phase *p, const fastrnn_step *io,
                           ptrdiff_t row, ptrdiff_t group, int lane, const T *w_x, const T *w_h, ptrdiff_t w_stride, ptrdiff_t x_group, ptrdiff_t h_group)
 {
     enum { ROW = MOST_VECS * GROUP };
@@ -54,14 +54,14 @@ INLINE void FN(step_tile)(const int phase, const int M, const int NU, const int 
         FN(gather)(io, row, M, place, NU * G, NS * LANES, over_x, ROW);
         x_sums = over_x, x_stride = ROW;
     } else if (io->x) {
-        FN(accumulate)(M, NU, G, NS, 0, acc, over_x, ROW, x_sums, x_stride, NULL, (const T *const *)io->x + row, p->inputs, w_x, w_stride, x_group);
+        FN(accumulate)(M, NU, G, NS, 0, far, acc, over_x, ROW, x_sums, x_stride, NULL, (const T *const *)io->x + row, p->inputs, w_x, w_stride, x_group);
         x_sums = over_x, x_stride = ROW;
         UNROLL for (int m = 0; m < M; m++)
             UNROLL for (int v = 0; v < NU * G; v++)
                 UNROLL for (int s = 0; s < NS; s++) v_store(over_x + m * ROW + v * GROUP + s * LANES, acc[m][v * NS + s]);
     }
     const T *apart = split ? (const T *)p->b_h + group * GROUP + lane : NULL;
-    FN(accumulate)(M, NU, G, NS, split, acc, sums, ROW, x_sums, x_stride, apart, (const T *const *)io->h + row, p->depth, w_h, w_stride, h_group);
+    FN(accumulate)(M, NU, G, NS, split, far, acc, sums, ROW, x_sums, x_stride, apart, (const T *const *)io->h + row, p->depth, w_h, w_stride, h_group);
     vec stored[MAX_ROWS][TILE_VECS];
     UNROLL for (int m = 0; m < M; m++)
         UNROLL for (int v = 0; v < NU * G * NS; v++) stored[m][v] = acc[m][v];
@@ -73,7 +73,7 @@ INLINE void FN(inputs_tile)(const int M, const int V, const int NS, const fastrn
                             const T *b, const T *w, ptrdiff_t w_stride)
 {
     vec acc[MAX_ROWS][TILE_VECS];
-    FN(accumulate)(M, V, 1, NS, 0, acc, out, out_stride, b, 0, NULL, x, p->inputs, w, w_stride, GROUP);
+    FN(accumulate)(M, V, 1, NS, 0, 0, acc, out, out_stride, b, 0, NULL, x, p->inputs, w, w_stride, GROUP);
     UNROLL for (int m = 0; m < M; m++)
         UNROLL for (int v = 0; v < V; v++)
             UNROLL for (int s = 0; s < NS; s++) v_store(out + m * out_stride + v * GROUP + s * LANES, acc[m][v * NS + s]);
@@ -104,26 +104,26 @@ INLINE int FN(tile_registers)(const int M, const int vecs)
 }
 
 /* Tiles of NU groups from group `u` of a block that has `here` groups; returns the first group that is left. */
-INLINE ptrdiff_t FN(step_groups)(const int phase, const int M, const int NU, const fastrnn_phase *p, const fastrnn_step *io,
+INLINE ptrdiff_t FN(step_groups)(const int phase, const int M, const int NU, const int far, const fastrnn_phase *p, const fastrnn_step *io,
                                  ptrdiff_t row, ptrdiff_t first, ptrdiff_t here, ptrdiff_t u, const T *w_x, const T *w_h)
 {
     const int G = FN(gates)(phase), NS = FN(tile_registers)(M, NU * G);
     for (; u + NU <= here; u += NU)
         for (int lane = 0; lane < GROUP && (first + u) * GROUP + lane < p->units; lane += NS * LANES) {
             const ptrdiff_t offset = u * G * GROUP + lane;
-            FN(step_tile)(phase, M, NU, NS, p, io, row, first + u, lane, w_x ? w_x + offset : NULL, w_h + offset, here * G * GROUP, G * GROUP, G * GROUP);
+            FN(step_tile)(phase, M, NU, NS, far, p, io, row, first + u, lane, w_x ? w_x + offset : NULL, w_h + offset, here * G * GROUP, G * GROUP, G * GROUP);
         }
     return u;
 }
 
-INLINE void FN(step_rows)(const int phase, const int M, const int U, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
+INLINE void FN(step_rows)(const int phase, const int M, const int U, const int far, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
                           ptrdiff_t first, ptrdiff_t here, const T *w_x, const T *w_h)
 {
     const int pairs = M == 1 || phase == FASTRNN_GRU_RESET;
     ptrdiff_t u = 0;
-    if (U == 4) u = FN(step_groups)(phase, M, 4, p, io, row, first, here, u, w_x, w_h);
-    if (U >= 2 && pairs) u = FN(step_groups)(phase, M, 2, p, io, row, first, here, u, w_x, w_h);
-    FN(step_groups)(phase, M, 1, p, io, row, first, here, u, w_x, w_h);
+    if (U == 4) u = FN(step_groups)(phase, M, 4, far, p, io, row, first, here, u, w_x, w_h);
+    if (U >= 2 && pairs) u = FN(step_groups)(phase, M, 2, far, p, io, row, first, here, u, w_x, w_h);
+    FN(step_groups)(phase, M, 1, far, p, io, row, first, here, u, w_x, w_h);
 }
 
 /* One row, and inputs on its way: the whole blocks of block0..block1-1.  Returns the first that is not: it takes no inputs. */
@@ -153,9 +153,16 @@ INLINE ptrdiff_t FN(step_pairs)(const fastrnn_phase *p, const fastrnn_step *io, 
     const ptrdiff_t units = (p->units + GROUP - 1) / GROUP * GROUP, depth = p->depth + (io->x ? p->inputs : 0);
     if (units * G * depth * (ptrdiff_t)sizeof(T) > NEAREST) return block;
     for (; block + 2 <= block1; block += 2)
-        FN(step_tile)(FASTRNN_LSTM, 1, 2, 1, p, io, row, block, 0, p->inputs ? (const T *)p->w_x + block * G * GROUP * p->inputs : NULL,
+        FN(step_tile)(FASTRNN_LSTM, 1, 2, 1, 0, p, io, row, block, 0, p->inputs ? (const T *)p->w_x + block * G * GROUP * p->inputs : NULL,
                       (const T *)p->w_h + block * G * GROUP * p->depth, G * GROUP, G * GROUP * p->inputs, G * GROUP * p->depth);
     return block;
+}
+
+/* Whether one row's weights, those of a range of blocks, come from the last cache. */
+INLINE int FN(are_far)(const int phase, const int U, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t blocks)
+{
+    const ptrdiff_t bytes = blocks * U * FN(gates)(phase) * FASTRNN_GROUP_BYTES * (p->depth + (io->x ? p->inputs : 0));
+    return bytes > FAR_LEAST && bytes <= FAR_MOST;
 }
 
 INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const fastrnn_step *io,
@@ -163,6 +170,7 @@ INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const
 {
     const int G = FN(gates)(phase);
     const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP;
+    const int far = row1 - row0 == 1 && FN(are_far)(phase, U, p, io, block1 - block0);
     CHECK(FN(check_step)(phase, p, io, block0, block1, row0, row1));
     if (AHEAD && io->ahead) block0 = FN(step_ahead)(phase, U, p, io, block0, block1, row0);
     else if (phase == FASTRNN_LSTM && GROUP == LANES && row1 - row0 == 1) block0 = FN(step_pairs)(p, io, block0, block1, row0);
@@ -173,7 +181,7 @@ INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const
         const T *w_h = (const T *)p->w_h + first * G * GROUP * p->depth;
         for (ptrdiff_t row = row0; row < row1;) {
             const int height = FN(tile_height)(row1 - row);
-#define CALL(M) FN(step_rows)(phase, M, U, p, io, row, first, here, w_x, w_h)
+#define CALL(M) FN(step_rows)(phase, M, U, far, p, io, row, first, here, w_x, w_h)
             WITH_HEIGHT(height, CALL)
 #undef CALL
             row += height;

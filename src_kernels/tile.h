@@ -31,10 +31,30 @@ INLINE void FN(store_some)(T *p, vec a, int count)
 #endif
 }
 
+/* What one row reads of a block's column 16 lines on, for weights that come from the last cache.  The processor's own prefetcher does not always keep up
+ * with those: in some processes, for as long as they live, it is a tenth slower. */
+INLINE void FN(fetch)(const int NU, const int G, const T *w, ptrdiff_t w_group)
+{
+    enum { DISTANCE = 1024 };
+    UNROLL for (int v = 0; v < NU * G; v++) __builtin_prefetch((const char *)(w + v / G * w_group + v % G * GROUP) + DISTANCE);
+}
+
+/* acc += column k of W times a[k], for all rows. */
+INLINE void FN(column)(const int M, const int NU, const int G, const int NS, vec acc[][TILE_VECS], const T *const *row, ptrdiff_t k, const T *w, ptrdiff_t w_group)
+{
+    vec weights[TILE_VECS];
+    UNROLL for (int v = 0; v < NU * G; v++)
+        UNROLL for (int s = 0; s < NS; s++) weights[v * NS + s] = v_load(w + v / G * w_group + v % G * GROUP + s * LANES);
+    UNROLL for (int m = 0; m < M; m++) {
+        const vec value = v_set1(row[m][k]);
+        UNROLL for (int v = 0; v < NU * G * NS; v++) acc[m][v] = v_fma(value, weights[v], acc[m][v]);
+    }
+}
+
 /* acc = from + W a in runs of FASTRNN_RUN columns, the contract's order: each run is one chain of fma from +0, then added.  All but the last are
  * added to in `sums`.  `from`, `sums` and `w` point at a row's first unit group and register of the tile, and have the order of packed columns,
  * [NU][G][GROUP], but that the groups of w are `w_group` elements apart.  With `split` the last gate starts from `apart` instead: b_hn. */
-INLINE void FN(accumulate)(const int M, const int NU, const int G, const int NS, const int split, vec acc[][TILE_VECS], T *sums, ptrdiff_t sums_stride,
+INLINE void FN(accumulate)(const int M, const int NU, const int G, const int NS, const int split, const int far, vec acc[][TILE_VECS], T *sums, ptrdiff_t sums_stride,
                            const T *from, ptrdiff_t from_stride, const T *apart, const T *const *a, ptrdiff_t depth, const T *restrict w, ptrdiff_t w_stride, ptrdiff_t w_group)
 {
     ptrdiff_t done = 0, apart_row = 0, apart_group = GROUP; /* elements of `apart` from row to row and from group to group */
@@ -50,15 +70,13 @@ INLINE void FN(accumulate)(const int M, const int NU, const int G, const int NS,
         /* What the loop does not need waits in memory: left to itself, gcc puts the rows there instead. */
         if (M > 1) __asm__ volatile("" : "+m"(a), "+m"(done), "+m"(depth), "+m"(sums), "+m"(from), "+m"(from_stride));
         if (M > 1 && split) __asm__ volatile("" : "+m"(apart), "+m"(apart_row), "+m"(apart_group));
-        for (ptrdiff_t k = 0; k < columns; k++, w += w_stride) {
-            vec weights[TILE_VECS];
-            UNROLL for (int v = 0; v < NU * G; v++)
-                UNROLL for (int s = 0; s < NS; s++) weights[v * NS + s] = v_load(w + v / G * w_group + v % G * GROUP + s * LANES);
-            UNROLL for (int m = 0; m < M; m++) {
-                const vec value = v_set1(row[m][k]);
-                UNROLL for (int v = 0; v < NU * G * NS; v++) acc[m][v] = v_fma(value, weights[v], acc[m][v]);
+        if (M == 1 && far)
+            for (ptrdiff_t k = 0; k < columns; k++, w += w_stride) {
+                FN(fetch)(NU, G, w, w_group);
+                FN(column)(M, NU, G, NS, acc, row, k, w, w_group);
             }
-        }
+        else
+            for (ptrdiff_t k = 0; k < columns; k++, w += w_stride) FN(column)(M, NU, G, NS, acc, row, k, w, w_group);
         if (!depth) break;
         done += FASTRNN_RUN;
         UNROLL for (int m = 0; m < M; m++)
