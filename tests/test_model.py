@@ -1,9 +1,8 @@
-"""Models: every wiring against the reference and torch, and one answer whichever way they run."""
+"""Models: every wiring against the reference, and one answer whichever way they run."""
 
 import copy
 import pickle
 import threading
-import warnings
 
 import numpy as np
 import pytest
@@ -40,7 +39,7 @@ def close(actual, wanted, dtype):
     )
 
 
-# Against others -------------------------------------------------------------------------------------------------------
+# Against the reference ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -55,37 +54,6 @@ def test_reference(backend, name, wiring, pool, dtype):
         close(y, wanted.y, dtype)
         for a, b in zip(arrays(final), wanted.state, strict=True):
             close(a, b, dtype)
-
-
-def test_torch_characters(backend):
-    torch = pytest.importorskip("torch")
-    nn = torch.nn
-    embedding, lstm, linear = nn.Embedding(13, 8), nn.LSTM(8, 17, 2, batch_first=True), nn.Linear(17, 13)
-    model = fastrnn.SequenceModel(fastrnn.from_torch(lstm), embedding=embedding.weight, head=linear)
-    ids = sequences(model, 4, 9)
-    with torch.no_grad():
-        y, hx = lstm(embedding(torch.from_numpy(ids)))
-        wanted = linear(y)
-    y, (state,) = model.predict(ids, return_state=True)
-    assert_close(y, wanted.numpy(), "torch", np.float32)
-    for a, b in zip(state, hx, strict=True):
-        assert_close(a, b.numpy(), "torch", np.float32)
-
-
-def test_torch_classifier(backend):
-    torch = pytest.importorskip("torch")
-    nn = torch.nn
-    gru, linear = nn.GRU(5, 16, 2, bidirectional=True), nn.Linear(32, 3)
-    model = fastrnn.SequenceModel(
-        fastrnn.from_torch(gru), head=(linear.weight, linear.bias, "softmax"), wiring="many_to_one"
-    )
-    x = sequences(model, 3, 6)
-    with torch.no_grad(), warnings.catch_warnings():
-        y, h = gru(torch.from_numpy(x).transpose(0, 1))
-        pools = {"final": torch.cat([h[-2], h[-1]], 1), "last": y[-1], "mean": y.mean(0), "max": y.amax(0)}
-        wanted = {pool: torch.softmax(linear(rows), -1).numpy() for pool, rows in pools.items()}
-    for pool, rows in wanted.items():
-        assert_close(model.predict(x, pool=pool), rows, "torch", np.float32)
 
 
 # One answer -----------------------------------------------------------------------------------------------------------
