@@ -115,6 +115,15 @@ def test_a_low_temperature_overflows_to_the_largest():
     assert choose(logits, Sampling(1e-30, 0, 1.0), 0, 0, reference.activate) == 1
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("top_p", "kept"), [(0.5, {1}), (0.75, {1, 3}), (0.875, {0, 1, 3}), (0.876, {0, 1, 2, 3})])
+def test_a_share_that_is_reached_exactly(backend, top_p, kept, dtype):
+    logits = dtype(-math.log(2)) * np.array([2, 0, 2, 1])  # probabilities 1/8, 1/2, 1/8, 1/4 without a rounding
+    model = make(vocab=4, dtype=dtype, head=(np.zeros((4, 17)), logits))
+    assert model.predict([0])[0].tolist() == logits.tolist()
+    assert set(model.generate([0], 200, top_p=top_p, seed=0).tolist()) == kept
+
+
 HOWS = [
     {"temperature": 0},
     {},

@@ -1,5 +1,6 @@
 """Pictures: what they show is what the layer does, on any page; what cannot be drawn is refused."""
 
+import base64
 import io
 import re
 import runpy
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -157,10 +159,50 @@ assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def words(svg):
+    return [text.text for text in svg.iterfind(".//{*}text")]
+
+
+def points(svg):
+    """Curves, grids and frames of all axes, in parts of the frame, which another matplotlib may place otherwise."""
+    found = []
+    for axes in svg.iterfind(".//{*}g"):
+        if axes.get("id", "").startswith("axes_"):
+            paths = [*axes.iterfind("{*}g/{*}path"), *axes.iterfind("{*}g/{*}g/{*}g/{*}path")]
+            numbers = re.findall(r"-?[\d.]+", " ".join(path.get("d") for path in paths))
+            part = np.array(numbers, float).reshape(-1, 2)
+            found.append((part - part.min(0)) / np.ptp(part, axis=0))
+    return np.concatenate(found)
+
+
+def heat_maps(svg):
+    """The colours of every unit and step; the bars beside them have no style."""
+    from matplotlib.image import imread
+
+    links = [image.get("{http://www.w3.org/1999/xlink}href") for image in svg.iterfind(".//{*}image[@style]")]
+    return [imread(io.BytesIO(base64.b64decode(link.partition(",")[2]))) for link in links]
+
+
+def outline(path):
+    """All that the numbers of places and sizes stand in."""
+    text = re.sub(r'base64,[^"]*|(id="|#)[a-z]+[0-9a-f]{10}', "", path.read_text(encoding="utf-8"))
+    return re.sub(r"(?<![\w#])-?\d[\d.]*(?!\w)", "", text)
+
+
 def test_the_figures_of_the_docs_are_those_that_the_script_draws(tmp_path, matplotlib):
+    """Colours of lines and labels are compared where the matplotlib is that of the docs, whose SVG this is."""
     runpy.run_path(str(DOCS / "figures.py"))["main"](tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {path.name for path in (DOCS / "figures").iterdir()}
+    for name in names:
+        paths = tmp_path / name, DOCS / "figures" / name
+        ours, theirs = map(ElementTree.parse, paths)
+        assert words(ours) == words(theirs)
+        np.testing.assert_allclose(points(ours), points(theirs), rtol=0, atol=0.002)
+        for a, b in zip(heat_maps(ours), heat_maps(theirs), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=0.01)
+        if f"Matplotlib v{matplotlib.__version__}," in paths[1].read_text(encoding="utf-8"):
+            assert outline(paths[0]) == outline(paths[1])
     assert names == set(re.findall(r"\]\(figures/(.*?)\)", (DOCS / "networks.md").read_text(encoding="utf-8")))
     assert max(path.stat().st_size for path in (DOCS / "figures").iterdir()) < 200_000
 

@@ -63,6 +63,9 @@ def test_special_tokens_are_not_found_in_text():
     assert words.encode("a <stop> <pad>").tolist() == [3, 2, 2]
     assert words.encode(["a", "<stop>", "<pad>"]).tolist() == [3, 1, 0]
     assert words.decode([3, 0, 3, 1, 0, 0]) == "a a"
+    short = Vocabulary([".", "a", "?"], unit="word", unknown="?", stop=".")  # a word of one character is special too
+    assert short.encode("a . ?").tolist() == [1, 2, 2]
+    assert short.decode([1, 0]) == "a"
     chars = Vocabulary(["<start>", "a", "<", ">"], start="<start>")
     assert chars.encode("<a>").tolist() == [2, 1, 3]
     assert chars.decode([0, 1]) == "a"
