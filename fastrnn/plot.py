@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import checks
+from fastrnn.cells import variant
 from fastrnn.recurrent import Recurrent
 
 if TYPE_CHECKING:
@@ -51,11 +52,11 @@ def require() -> None:
 
 
 def gates(layer: Recurrent, x: Any, labels: Iterable[Any] | None = None, hx: Any = None) -> "Figure":
-    """Draw every gate and state of a layer over time, as `layer.trace` gives them.
+    """Draw every gate and state of a layer over time, as `layer.trace` gives them: of own cells the gates' sums.
 
     Parameters
     ----------
-    layer : RNN, LSTM or GRU
+    layer : RNN, LSTM, GRU or Recurrent
     x : (T, I) array_like
         One sequence, T >= 1.
     labels : iterable of T labels, optional
@@ -104,7 +105,7 @@ def gates(layer: Recurrent, x: Any, labels: Iterable[Any] | None = None, hx: Any
             limit = max(np.abs(v).max(initial=1.0, where=np.isfinite(v)) for v in values)
             for index, (axes, v) in enumerate(zip(row, values, strict=True)):
                 image = axes.imshow(v.T, colours, aspect="auto", interpolation="none", vmin=-limit, vmax=limit)
-                axes.set_title(f"{NAMES[name]} {name}{_place(layer, index)}", fontsize="medium")
+                axes.set_title(f"{_kind(layer, name)} {name}{_place(layer, index)}", fontsize="medium")
                 axes.patch.set_visible(False)
             bar = figure.colorbar(image, ax=list(row))
             bar.ax.patch.set_visible(False)
@@ -122,7 +123,7 @@ def influence(layer: Recurrent | Mapping[str, Recurrent], x: Any, labels: Iterab
 
     Parameters
     ----------
-    layer : RNN, LSTM or GRU, or dict of str to them
+    layer : RNN, LSTM, GRU or Recurrent, or dict of str to them
         Several are drawn into one picture, under their names.
     x : (T, I) array_like, or dict of str to (T, I) array_like
         One sequence, T >= 1; for several layers one for all, or one for each, of the same T, under the layers' names.
@@ -224,6 +225,12 @@ def _label(axes: "Axes", names: Sequence[str]) -> None:
     else:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("step")
+
+
+def _kind(layer: Recurrent, name: str) -> str:
+    """Say what a trace's gate or state is: what own cells make of their gates' sums is theirs to say."""
+    cell = variant(layer._sizes.variant)
+    return "sum of gate" if cell.function is not None and name in cell.gates else NAMES.get(name, "state")
 
 
 def _place(layer: Recurrent, index: int) -> str:

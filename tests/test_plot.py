@@ -60,6 +60,18 @@ def test_every_gate_and_state_has_a_name():
     assert plot.NAMES.keys() == {name for variant in VARIANTS.values() for name in variant.gates + variant.states}
 
 
+@pytest.mark.parametrize("name", ["sru", "ind_rnn", "fast_grnn", "li_gru"])
+def test_gates_of_own_cells_are_sums(name, matplotlib):
+    cell = getattr(pytest.importorskip("fastrnn.more_cells"), name)
+    layer = fastrnn.Recurrent(cell, 3, 5, direction="bidirectional", backend="reference").init()
+    figure, (trace, _) = plot.gates(layer, X), layer.trace(X)
+    panels = {axes.get_title(): axes.images[0].get_array() for axes in figure.axes if axes.images}
+    titles = [f"{plot.NAMES[state]} {state}" for state in cell.variant.states]
+    titles = [f"sum of gate {gate}" for gate in cell.variant.gates] + titles
+    for title, values in zip(titles, trace.values(), strict=True):
+        np.testing.assert_array_equal(panels[f"{title} (forward)"], values.T)
+
+
 def test_panels_of_layers_and_directions_are_named(matplotlib):
     figure = plot.gates(fastrnn.RNN(3, 2, num_layers=2, bidirectional=True).init(), X)
     assert [axes.get_title() for axes in figure.axes[:4]] == [
