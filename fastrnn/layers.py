@@ -14,6 +14,7 @@ from fastrnn.weights import Sizes, sizes_from_state_dict
 
 if TYPE_CHECKING:
     from fastrnn.model import SequenceModel
+    from fastrnn.seq2seq import Seq2Seq
 
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "from_state_dict", "warmup"]
 
@@ -393,7 +394,7 @@ def from_state_dict(tensors: Mapping[str, Any], prefix: str = "", **config: Any)
     return kind(sizes.input_size, sizes.hidden_size, bias=sizes.bias, **config).load_state_dict(arrays, prefix)
 
 
-def warmup(*models: "Weighted | SequenceModel") -> None:
+def warmup(*models: "Weighted | SequenceModel | Seq2Seq") -> None:
     """Pack weights and compile kernels now instead of at the first call.
 
     Parameters
@@ -402,7 +403,10 @@ def warmup(*models: "Weighted | SequenceModel") -> None:
         With weights, for the backend that each would run on. Without arguments: small float32 layers of each kind,
         which compiles what all float32 layers of the numba backend share.
     """
-    for model in models or (RNN(1, 1).init(), LSTM(1, 1).init(), GRU(1, 1).init()):
-        if not hasattr(model, "_warm_up"):
-            raise TypeError(f"warmup takes layers, cells and models, got {type(model).__name__}")
-        model._warm_up()
+    given: tuple[Any, ...] = models or (RNN(1, 1).init(), LSTM(1, 1).init(), GRU(1, 1).init())
+    for model in given:
+        of_seq2seq = [getattr(model, name) for name in ("encoder", "decoder") if hasattr(model, name)]
+        for part in of_seq2seq or [model]:
+            if not hasattr(part, "_warm_up"):
+                raise TypeError(f"warmup takes layers, cells and models, got {type(part).__name__}")
+            part._warm_up()

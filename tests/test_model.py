@@ -426,3 +426,10 @@ def test_copies(backend, name, way):
 
 def test_warmup(backend):
     fastrnn.warmup(characters(), deep())
+
+
+def test_warmup_of_both_parts():
+    encoder = fastrnn.SequenceModel(make("gru"), embedding=matrix(9, 5))
+    decoder = fastrnn.SequenceModel(make("gru"), embedding=matrix(3, 5), head=dense(3, 7))
+    fastrnn.warmup(fastrnn.Seq2Seq(encoder, decoder, start=0, stop=1))
+    assert all(model._by_ids._runs for model in (encoder, decoder))
