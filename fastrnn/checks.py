@@ -208,7 +208,7 @@ def _converted(value: Any, name: str) -> np.ndarray:
             f"{getattr(value, 'device', 'another device')}: pass {cure.format(name)}"
         )
     try:
-        if _is_torch(value) and str(value.dtype) == "torch.bfloat16":
+        if _is_torch(value) and str(getattr(value, "dtype", None)) == "torch.bfloat16":
             value = value.float()  # NumPy has no bfloat16
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             return np.from_dlpack(value)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastrnn.checks import _axes, _kind, weight
+from fastrnn.checks import UnsupportedError, _axes, _kind, weight
 
 __all__: list[str] = []
 
@@ -45,13 +45,20 @@ def chain(name: str, gives: int, after: str, takes: int, transposed: int | None)
 
 
 def embedding(value: Any) -> np.ndarray | Literal["one_hot"] | None:
-    """Return None, "one_hot" or a matrix (vocab, I)."""
+    """Return None, "one_hot" or a matrix (vocab, I), which may be the weight of a torch.nn.Embedding."""
     if value is None:
         return None
     if isinstance(value, str) and value == "one_hot":
         return "one_hot"
     if isinstance(value, str):
         raise ValueError(f"embedding must be None, 'one_hot' or a matrix (vocab, I), got {value!r}")
+    if hasattr(value, "num_embeddings") and not hasattr(value, "mode"):  # which an EmbeddingBag has, that adds rows
+        if value.max_norm is not None or type(value).forward.__module__ != "torch.nn.modules.sparse":
+            raise UnsupportedError(
+                f"embedding must give the rows of its weight, got {_kind(value)} with max_norm or a forward of its own:"
+                " pass what it gives, embedding(torch.arange(embedding.num_embeddings))"
+            )
+        value = value.weight
     found = weight(value, "embedding")
     if found.ndim != 2 or 0 in found.shape:
         raise ValueError(f"embedding must be a matrix (vocab, I), one row for each id, got shape {found.shape}")

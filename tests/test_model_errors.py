@@ -233,6 +233,25 @@ def test_out_overlaps_nothing():
         model.stream(2).push(x, out=x)
 
 
+def test_an_embedding_that_gives_other_rows_than_its_weights():
+    torch = pytest.importorskip("torch")
+
+    class Scaled(torch.nn.Embedding):
+        def forward(self, ids):
+            return 2 * super().forward(ids)
+
+    for given in (torch.nn.Embedding(9, 5, max_norm=1.0), Scaled(9, 5)):
+        with pytest.raises(
+            fastrnn.UnsupportedError, match=r"embedding must give the rows of its weight, .* pass what it gives, embedd"
+        ):
+            of(gru(), embedding=given)
+        rows = given(torch.arange(given.num_embeddings))
+        assert of(gru(), embedding=rows).embedding.tolist() == rows.tolist()
+    for given in (torch.nn.EmbeddingBag(9, 5), torch.nn.Dropout()):
+        with pytest.raises(TypeError, match="embedding must hold floats"):
+            of(gru(), embedding=given)
+
+
 def test_torch_modules_have_a_cure():
     torch = pytest.importorskip("torch")
     with pytest.raises(TypeError, match=r"layers\[0\] must be .*got LSTM: pass fastrnn\.from_torch\(layers\[0\]\)"):

@@ -33,7 +33,7 @@ class Network(nn.Module):
         super().__init__()
         torch.manual_seed(seed)
         name, given = LAYERS[kind]
-        self.embedding = nn.Embedding(VOCAB, VECTOR)
+        self.embedding = nn.Embedding(VOCAB, VECTOR, padding_idx=3)  # a row of zeros, for ids as all others
         self.recurrent = getattr(nn, name)(VECTOR, hidden, batch_first=True, **given, **options)
         ways = 1 + self.recurrent.bidirectional
         self.linear = nn.Linear(ways * (self.recurrent.proj_size or hidden), out)
@@ -44,7 +44,7 @@ class Network(nn.Module):
     def model(self, activation=None, **config):
         head = (self.linear.weight, self.linear.bias, activation)
         layer = fastrnn.from_torch(self.recurrent)
-        return fastrnn.SequenceModel(layer, embedding=self.embedding.weight, head=head, **config)
+        return fastrnn.SequenceModel(layer, embedding=self.embedding, head=head, **config)
 
     def step(self, x, hx=None):
         """Run vectors (B, I) for one step: the linear layer's results (B, V), and the state."""
@@ -203,7 +203,7 @@ def test_seq2seq(backend):
     """GRU to GRU, greedy: batches with lengths, and results that end by the stop and by their number."""
     start, stop, most = 0, 1, 10
     encoder, decoder = Network("GRU", seed=2, scale=3), Network("GRU", seed=6, scale=3)
-    reader = fastrnn.SequenceModel(fastrnn.from_torch(encoder.recurrent), embedding=encoder.embedding.weight)
+    reader = fastrnn.SequenceModel(fastrnn.from_torch(encoder.recurrent), embedding=encoder.embedding)
     model = fastrnn.Seq2Seq(reader, decoder.model("softmax"), start=start, stop=stop)
     x = drawn(8, 6)
     lengths = np.array([6, 1, 3, 2, 5, 4, 6, 1])
