@@ -159,12 +159,14 @@ def not_yet(what: str) -> UnsupportedError:
 # Arrays ---------------------------------------------------------------------------------------------------------------
 
 
-def array(value: Any, name: str) -> np.ndarray:
+def array(value: Any, name: str, text_cure: str = "pass numbers") -> np.ndarray:
     """Return any array-like or DLPack CPU tensor as an array of real numbers, in place where it can be."""
     if type(value) is not np.ndarray:
         value = _converted(value, name)
     if value.dtype.kind not in "fiub" and value.dtype.name != "bfloat16":
-        raise TypeError(f"{name} must hold floats, integers or bools, got dtype {value.dtype}{_dtype_cure(value)}")
+        raise TypeError(
+            f"{name} must hold floats, integers or bools, got dtype {value.dtype}{_dtype_cure(value, text_cure)}"
+        )
     return value  # type: ignore[no-any-return]
 
 
@@ -219,10 +221,10 @@ def _converted(value: Any, name: str) -> np.ndarray:
         raise TypeError(f"{name} must be an array of real numbers on the CPU, got {_kind(value)} ({error})") from error
 
 
-def _dtype_cure(value: np.ndarray) -> str:
+def _dtype_cure(value: np.ndarray, text_cure: str) -> str:
     if value.dtype.kind == "c":
         return ": pass the real part, or real and imaginary parts as features"
-    return ": pass numbers" if value.dtype.kind in "OUS" else ""
+    return {"U": f": {text_cure}", "O": ": pass numbers", "S": ": pass numbers"}.get(value.dtype.kind, "")
 
 
 def _is_torch(value: Any) -> bool:

@@ -380,7 +380,8 @@ class SequenceModel(Saved, Writing, ManySequences):
 
     def _ids_or_vectors(self, x: Any) -> Array:
         """Read x as int64 ids that are in range, or as vectors of the model's dtype."""
-        found = checks.array(x, "x")
+        cure = "pass numbers" if self.vocabulary is None else "pass model.vocabulary.encode(text)"
+        found = checks.array(x, "x", cure)
         # No vector has a last axis of 0: that is what np.asarray([]) makes of an empty list of ids.
         none = found.size == 0 and found.shape[-1:] == (0,)
         if self._vocab is not None and (found.dtype.kind in "iub" or none):

@@ -26,6 +26,10 @@ def letters(count):
     return fastrnn.Vocabulary([chr(97 + i) for i in range(count)])
 
 
+def reader():
+    return of(gru(), embedding="one_hot", vocabulary=letters(5))
+
+
 CONSTRUCTORS = [
     # layers
     (lambda: of([]), ValueError, r"layers must have at least one RNN, LSTM or GRU"),
@@ -117,7 +121,13 @@ CALLS = [
         r"x of integers is \(2, 3, 6\), expected ids \(B, T\) or \(T,\): vectors must be floats",
     ),
     (lambda: intents().predict(3), ValueError, r"x of integers is \(\), expected ids \(B, T\) or \(T,\)$"),
-    (lambda: intents().predict("text"), TypeError, r"x must hold floats, integers or bools, got dtype <U4"),
+    (lambda: intents().predict("text"), TypeError, r"x must hold floats, integers or bools, got dtype <U4: pass numb"),
+    (lambda: reader().predict("text"), TypeError, r"got dtype <U4: pass model\.vocabulary\.encode\(text\)$"),
+    (lambda: reader().predict(["te", "xt"]), TypeError, r"<U2: pass model\.vocabulary\.encode\(text\)$"),
+    (lambda: reader().unroll("t", 3), TypeError, r"<U1: pass model\.vocabulary\.encode\(text\)$"),
+    (lambda: reader().stream().step("t"), TypeError, r"<U1: pass model\.vocabulary\.encode\(text\)$"),
+    (lambda: reader().stream().push("text"), TypeError, r"<U4: pass model\.vocabulary\.encode\(text\)$"),
+    (lambda: reader().predict(b"text"), TypeError, r"got dtype \|S4: pass numbers$"),
     # vectors
     (
         lambda: intents().predict(f(2, 3, 5)),
