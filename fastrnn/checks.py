@@ -431,6 +431,8 @@ def vocabulary(tokens: Any, special: Mapping[str, Any], unit: str) -> tuple[str,
     if isinstance(tokens, str) or not isinstance(tokens, Iterable):
         raise TypeError(f"tokens must be a sequence of str, got {_kind(tokens)}: list(text) has its characters")
     found = tuple(tokens)
+    if not found:
+        raise ValueError("tokens must be at least one, got none: an id needs a token that it stands for")
     seen: set[str] = set()
     for i, token in enumerate(found):
         if not isinstance(token, str):

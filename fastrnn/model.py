@@ -58,7 +58,7 @@ class SequenceModel(Saved, Writing, ManySequences):
     head : tuple
         The output layers.
     wiring, pool, vocabulary, labels
-        As given. None of the attributes can be set, and all are saved with the model.
+        As given. None of the attributes can be set or deleted, and all are saved with the model.
     table_bytes : int
         What a recurrent first layer takes, from its first call with ids on, for a table of ``b + W_ih e``, the part of
         its sums that only depends on the id: as much as W_ih for "one_hot", at most 64 MB for a matrix, else 0.
@@ -164,7 +164,10 @@ class SequenceModel(Saved, Writing, ManySequences):
         return vocab
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise model_checks.fixed(name)
+        raise model_checks.fixed(self, name)
+
+    def __delattr__(self, name: str) -> None:
+        raise model_checks.fixed(self, name)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

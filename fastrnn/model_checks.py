@@ -89,9 +89,9 @@ def instance(value: Any, kind: type, name: str) -> None:
         raise TypeError(f"{name} must be a fastrnn.{kind.__name__}, got {_kind(value)}")
 
 
-def fixed(name: str) -> AttributeError:
-    """Return the error of a model that is to be changed."""
-    return AttributeError(f"{name} cannot be set: a SequenceModel does not change, build another one from its layers")
+def fixed(value: Any, name: str) -> AttributeError:
+    """Return the error of a model or vocabulary that is to be changed."""
+    return AttributeError(f"{name} cannot be set or deleted: a {type(value).__name__} does not change, build another")
 
 
 # Calls ----------------------------------------------------------------------------------------------------------------

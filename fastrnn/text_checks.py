@@ -3,15 +3,31 @@
 import math
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastrnn.checks import _kind, _quoted, array
 from fastrnn.model_checks import in_range
-from fastrnn.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from fastrnn.vocabulary import Vocabulary
 
 __all__: list[str] = []
+
+# Text -----------------------------------------------------------------------------------------------------------------
+
+
+def utf8(text: str) -> bytes:
+    """Return the bytes of a text."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"text must be of characters that UTF-8 has bytes for, got the lone surrogate {text[error.start]!r} at"
+            f" {error.start}: pass text.encode(errors='replace').decode()"
+        ) from None
+
 
 # What a model writes --------------------------------------------------------------------------------------------------
 
@@ -72,7 +88,7 @@ def not_finite_logits(row: int) -> ValueError:
     )
 
 
-def token(value: Any, name: str, vocabulary: Vocabulary | None, size: int) -> int:
+def token(value: Any, name: str, vocabulary: "Vocabulary | None", size: int) -> int:
     """Return the id of a token, or an id."""
     if isinstance(value, str):
         if vocabulary is None:
@@ -91,7 +107,7 @@ def token(value: Any, name: str, vocabulary: Vocabulary | None, size: int) -> in
     return found
 
 
-def stops(value: Any, vocabulary: Vocabulary | None, size: int) -> list[int]:
+def stops(value: Any, vocabulary: "Vocabulary | None", size: int) -> list[int]:
     """Return the ids that end a text; by default the vocabulary's stop token."""
     if value is None:
         value = [] if vocabulary is None or vocabulary.stop is None else [vocabulary.stop]

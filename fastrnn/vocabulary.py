@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import checks
+from fastrnn import checks, model_checks, text_checks
 
 __all__ = ["Vocabulary"]
 
@@ -20,8 +20,8 @@ class Vocabulary:
     Parameters
     ----------
     tokens : sequence of str
-        V different ones. ``unit="char"``: characters (Unicode code points); ``"word"``: what white space divides;
-        ``"byte"``: chr(0) .. chr(255), which stand for the bytes of UTF-8.
+        V different ones, V >= 1. ``unit="char"``: characters (Unicode code points); ``"word"``: what white space
+        divides; ``"byte"``: chr(0) .. chr(255), which stand for the bytes of UTF-8.
     unit : {"char", "word", "byte"}
         What a text is divided into.
     unknown : str, optional
@@ -32,7 +32,7 @@ class Vocabulary:
     Raises
     ------
     ValueError
-        For a token that occurs twice or is no unit of text, and for a special token that is not among the tokens.
+        For no tokens, a token that occurs twice or is no unit of text, and a special token that is not among them.
     TypeError
         For tokens that are not strings.
 
@@ -126,7 +126,8 @@ class Vocabulary:
         Raises
         ------
         ValueError
-            For a token that is not known, in a vocabulary without `unknown`.
+            For a token that is not known, in a vocabulary without `unknown`; of bytes, for a lone surrogate, which has
+            none.
         """
         units, ids = (
             (_units(text, self.unit), self._of_text) if isinstance(text, str) else (checks.units(text), self._ids)
@@ -194,7 +195,10 @@ class Vocabulary:
         return hash((self.tokens, self.unit))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"{name} cannot be set: a Vocabulary does not change, make another one")
+        raise model_checks.fixed(self, name)
+
+    def __delattr__(self, name: str) -> None:
+        raise model_checks.fixed(self, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(Vocabulary, **self._config()), ()
@@ -204,4 +208,4 @@ def _units(text: str, unit: str) -> Iterable[str]:
     """Divide a text."""
     if unit == "word":
         return text.split()
-    return text if unit == "char" else text.encode().decode("latin-1")
+    return text if unit == "char" else text_checks.utf8(text).decode("latin-1")

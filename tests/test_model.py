@@ -393,8 +393,12 @@ def test_attributes():
         ("x", "y", "z"),
     )
     for name in ("layers", "wiring", "vocabulary", "anything"):
-        with pytest.raises(AttributeError, match=f"{name} cannot be set: a SequenceModel does not change"):
-            setattr(model, name, None)
+        for change in (lambda name=name: setattr(model, name, None), lambda name=name: delattr(model, name)):
+            with pytest.raises(
+                AttributeError, match=f"{name} cannot be set or deleted: a SequenceModel does not change"
+            ):
+                change()
+    assert model.labels == ("x", "y", "z")
 
 
 def test_repr():

@@ -89,12 +89,11 @@ def test_broken_bytes_are_replaced():
     assert vocabulary.decode([]) == ""
 
 
-def test_empty():
-    empty = Vocabulary([])
-    assert len(empty) == 0
-    assert empty.encode("").shape == (0,)
-    assert empty.decode(np.zeros(0, np.int64)) == ""
-    assert Vocabulary(["a"]).encode("aaa").tolist() == [0, 0, 0]
+def test_one_token():
+    one = Vocabulary(["a"])
+    assert one.encode("").shape == (0,)
+    assert one.decode(np.zeros(0, np.int64)) == ""
+    assert one.encode("aaa").tolist() == [0, 0, 0]
 
 
 def test_pickles_copies_equality():
@@ -119,6 +118,8 @@ def test_any_integer_ids():
     [
         (lambda: Vocabulary("ab"), TypeError, r"tokens must be a sequence of str, got 'ab': list\(text\)"),
         (lambda: Vocabulary(3), TypeError, "tokens must be a sequence of str, got 3"),
+        (lambda: Vocabulary([]), ValueError, "tokens must be at least one, got none"),
+        (lambda: Vocabulary.from_text(""), ValueError, "tokens must be at least one, got none"),
         (lambda: Vocabulary(["a", 1]), TypeError, "tokens must be strings, got 1 at 1"),
         (lambda: Vocabulary(["a", "b", "a"]), ValueError, "tokens must differ, got 'a' again at 2"),
         (lambda: Vocabulary(["ab"]), ValueError, "each of tokens must be one character for unit='char', got 'ab' at 0"),
@@ -136,6 +137,11 @@ def test_any_integer_ids():
             "text has 'b', which is not in the vocabulary: give .* unknown",
         ),
         (lambda: Vocabulary(["a"], unit="byte").encode("ä"), ValueError, "text has byte 0xc3"),
+        (
+            lambda: Vocabulary.from_text("", "byte").encode("a\ud800"),
+            ValueError,
+            r"text must be of characters that UTF-8 has bytes for, got the lone surrogate '\\ud800' at 1: pass text",
+        ),
         (lambda: Vocabulary(["a"]).encode(["a", "bc"]), ValueError, "text has 'bc'"),
         (lambda: Vocabulary(["a"]).encode(3), TypeError, "text must be a str or a sequence of them, got 3"),
         (lambda: Vocabulary(["a"]).encode([0]), TypeError, "each token of text must be a str, got 0"),
@@ -143,7 +149,12 @@ def test_any_integer_ids():
         (lambda: Vocabulary(["a"]).decode([-1]), ValueError, r"ids must be in 0\.\.0, got -1"),
         (lambda: Vocabulary(["a"]).decode([0.0]), TypeError, "ids must be integers, got dtype float64"),
         (lambda: Vocabulary(["a"]).decode([[0]]), ValueError, r"ids must be \(T,\), got shape \(1, 1\)"),
-        (lambda: setattr(Vocabulary(["a"]), "unit", "word"), AttributeError, "a Vocabulary does not change"),
+        (lambda: setattr(Vocabulary(["a"]), "unit", "word"), AttributeError, "unit cannot be set or deleted: a Vocab"),
+        (
+            lambda: delattr(Vocabulary(["a"]), "unit"),
+            AttributeError,
+            "unit cannot be set or deleted: a Vocabulary does",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
