@@ -298,7 +298,7 @@ class Writing(OfModel):
 
         Notes
         -----
-        The number that decides token t of a row is number t of SplitMix64 from the row's seed: `sampling.choose` has
+        The number that decides token t of a row is number t of SplitMix64 from the row's seed: docs/arithmetic.md has
         every step.
 
         Examples
