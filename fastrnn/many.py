@@ -1,6 +1,6 @@
 """Many sequences of any lengths: grouped by length, run as ragged batches, given back in their order."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -114,18 +114,26 @@ class ManySequences(OfModel):
         return out if to_one else Ragged(out, offsets - first)
 
     def predict_iter(
-        self, sequences: Iterable[Any], *, lookahead: int = 4096, wiring: str | None = None, pool: str | None = None
+        self,
+        sequences: Ragged | Iterable[Any],
+        *,
+        lookahead: int = 4096,
+        wiring: str | None = None,
+        pool: str | None = None,
+        progress: bool = False,
     ) -> Iterator[Array]:
         """Run the sequences of any iterable lazily, in order, in memory that does not grow with their number.
 
         Parameters
         ----------
-        sequences : iterable
+        sequences : Ragged, or iterable
             Of what `predict_many` takes in a list.
         lookahead : int
             Sequences that are taken from it at a time, and sorted by length among themselves.
         wiring, pool : str, optional
             As for `predict`.
+        progress : bool
+            Draw a bar.
 
         Yields
         ------
@@ -146,16 +154,25 @@ class ManySequences(OfModel):
         """
         lookahead = checks.integer(lookahead, "lookahead", 1)
         to_one = self._model._wiring(wiring, pool)[0] == "many_to_one"
-        given = text_checks.iterable(sequences, "sequences")
-        return self._lazily(given, lookahead, to_one, {"wiring": wiring, "pool": pool})
+        how = {"wiring": wiring, "pool": pool}
+        if isinstance(sequences, Ragged):
+            whole = self._ragged(sequences)
+            count: int | None = len(whole[1]) - 1
+            windows: Iterator[Any] = _parts(*whole, lookahead)
+        else:
+            count = len(sequences) if isinstance(sequences, Sized) else None
+            windows = _windows(text_checks.iterable(sequences, "sequences"), lookahead)
+        return self._lazily(windows, to_one, how, count, progress)
 
-    def _lazily(self, given: Iterator[Any], lookahead: int, to_one: bool, how: dict[str, Any]) -> Iterator[Array]:
-        while window := list(islice(given, lookahead)):
-            found = self.predict_many(window, **how)
-            if to_one:
-                yield from (row.copy() for row in found)
-            else:
-                yield from (part.copy() for part in np.split(found.values, found.offsets[1:-1]))
+    def _lazily(
+        self, windows: Iterator[Any], to_one: bool, how: dict[str, Any], count: int | None, progress: bool
+    ) -> Iterator[Array]:
+        with _bar(count, progress) as bar:
+            for window in windows:
+                found = self.predict_many(window, **how)
+                rows = found if to_one else np.split(found.values, found.offsets[1:-1])
+                bar.update(len(rows))
+                yield from (row.copy() for row in rows)
 
     def _ragged(self, sequences: Any) -> tuple[Array, Array]:
         """Read what `predict_many` takes: values, checked but not cast, and offsets."""
@@ -168,18 +185,19 @@ class ManySequences(OfModel):
             raise text_checks.not_sequences(sequences)
         model = self._model
         none = np.empty(0, np.int64) if model._vocab is not None else np.empty((0, model._input_size), model._dtype)
-        parts = [none]
+        parts: list[Array] = []
+        offsets = np.zeros(len(sequences) + 1, np.int64)
         for i, sequence in enumerate(sequences):
             name = f"sequences[{i}]"
             part = model._encoded(sequence, name) if isinstance(sequence, str) else checks.array(sequence, name)
-            if part.shape == (0,):  # np.asarray([]) is of floats
-                part = parts[-1][:0]
+            offsets[i + 1] = offsets[i] + len(part)
+            if part.shape == (0,):  # np.asarray([]) is of floats, whatever stands beside it
+                continue
             self._check_values(part, name)
-            if i and part.ndim != parts[-1].ndim:
+            if parts and part.ndim != parts[-1].ndim:
                 raise text_checks.mixed_sequences(i)
-            parts.append(part)
-        offsets = np.cumsum([0, *map(len, parts[1:])])
-        return (np.concatenate(parts[1:]) if len(parts) > 1 else none), offsets
+            parts.append(part.astype(np.int64, copy=False) if part.ndim == 1 else part)
+        return (np.concatenate(parts) if parts else none), offsets
 
     def _check_values(self, values: Array, name: str) -> None:
         """Demand ids (T,) in range, or vectors (T, I)."""
@@ -206,7 +224,18 @@ class ManySequences(OfModel):
                 first += rows
 
 
-def _bar(count: int, progress: bool) -> Any:
+def _parts(values: Array, offsets: Array, size: int) -> Iterator[Ragged]:
+    """Yield `size` sequences of a Ragged at a time."""
+    return (Ragged(values, offsets[k : k + size + 1]) for k in range(0, len(offsets) - 1, size))
+
+
+def _windows(given: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    """Yield `size` elements at a time."""
+    while window := list(islice(given, size)):
+        yield window
+
+
+def _bar(count: int | None, progress: bool) -> Any:
     from tqdm import tqdm
 
     return tqdm(total=count, disable=not progress, unit="seq")

@@ -400,16 +400,16 @@ class SequenceModel(Saved, Writing, ManySequences):
             raise model_checks.wrong_input(found.shape, of_ids, (axes, axes[3:]), self._input_size, self._vocab)
         return (found, True) if found.ndim == ndim else (found[None], False)
 
-    def _given(self, state: Any, batch: int, batched: bool) -> list[States]:
+    def _given(self, state: Any, batch: int, batched: bool, name: str = "state") -> list[States]:
         """Read the states of all layers, or the initial ones."""
         if state is None:
             return [layer._start(batch) for _, layer in self._recurrent]
-        given = model_checks.states(state, len(self._recurrent))
+        given = model_checks.states(state, len(self._recurrent), name)
         axes, letters = ((batch,), "L*D, B, ") if batched else ((), "L*D, ")
         return [
             layer._start(batch)
             if hx is None
-            else layer._given(hx, (layer._stacked, *axes), letters, batch, f"state[{i}]")
+            else layer._given(hx, (layer._stacked, *axes), letters, batch, f"{name}[{i}]")
             for i, ((_, layer), hx) in enumerate(zip(self._recurrent, given, strict=True))
         ]
 

@@ -134,9 +134,9 @@ def wrong_input(shape: tuple[int, ...], of_ids: bool, axes: Sequence[str], size:
     return ValueError(f"x is {shape}, expected {as_vectors}{cure}")
 
 
-def states(value: Any, count: int) -> Sequence[Any]:
+def states(value: Any, count: int, name: str = "state") -> Sequence[Any]:
     """Return one hx, or None, for each recurrent layer."""
-    what = f"state must be a list with one hx for each recurrent layer, {count} in all"
+    what = f"{name} must be a list with one hx for each recurrent layer, {count} in all"
     if not isinstance(value, (list, tuple)):
         raise TypeError(f"{what}, got {_kind(value)}" + ": pass [hx]" * (count == 1))
     if len(value) != count:

@@ -15,6 +15,8 @@ from fastrnn.wiring import States
 
 __all__ = ["Seq2Seq"]
 
+_PENALTY = 10.0  # at most: the power of any number of tokens is finite
+
 
 class Seq2Seq:
     """An encoder and a decoder, for results that are not as long as what they come from.
@@ -115,7 +117,7 @@ class Seq2Seq:
             Valid steps of each row of x.
         beam : int
             Results that are kept at each step; 1 is greedy. The best in the end is returned.
-        length_penalty : float
+        length_penalty : float in [-10, 10]
             With a beam, results are compared by ``log p / t ** length_penalty``, t their tokens with the stop; 0
             compares the probabilities themselves.
         temperature, top_k, top_p, seed
@@ -133,7 +135,7 @@ class Seq2Seq:
         """
         most, width = checks.integer(max_tokens, "max_tokens", 0), checks.integer(beam, "beam", 1)
         how = sampling(temperature, top_k, top_p)
-        penalty = text_checks.number(length_penalty, "length_penalty")
+        penalty = text_checks.number(length_penalty, "length_penalty", -_PENALTY, _PENALTY)
         text_checks.beam(width, how.temperature)
         first = first_seed(seed)
         is_text, batched, x, lengths = self._texts(x, lengths)
@@ -163,6 +165,7 @@ class Seq2Seq:
         _, states = self.encoder.predict(x, lengths=lengths, return_state=True, wiring="many_to_many")
         if not batched:
             states = [tuple(s[:, None] for s in hx) if isinstance(hx, tuple) else hx[:, None] for hx in states]
+        batch, name = np.shape(states[0][0] if isinstance(states[0], tuple) else states[0])[1], "bridge(states)"
         if isinstance(self.bridge, DenseLayer):
             last = states[-1] if isinstance(states[-1], tuple) else (states[-1],)
             ways = 1 + self.encoder._recurrent[-1][1].bidirectional
@@ -170,9 +173,8 @@ class Seq2Seq:
             given = tuple(self._through_bridge(s[-ways:], layers) for s in last)
             states = [given if len(given) > 1 else given[0]]
         elif self.bridge is not None:
-            states = self.bridge(states)
-        batch = np.shape(states[0][0] if isinstance(states[0], tuple) else states[0])[1]
-        return self.decoder._given(states, batch, True)
+            states = list(model_checks.states(self.bridge(states), len(self.decoder._recurrent), name))
+        return self.decoder._given(states, batch, True, name)
 
     def _through_bridge(self, state: Array, layers: int) -> Array:
         """(D, B, H) -> (L, B, H')."""
@@ -194,11 +196,13 @@ class Seq2Seq:
         while tokens.shape[2] < most and not ended.all():
             p = logits.step(last.reshape(-1), states)
             logits.activate("log_softmax", p, p)
-            if np.isnan(p).any():
-                raise text_checks.not_finite_logits(int(np.isnan(p).any(1).argmax()) // width)
+            alive = ~ended & (scores > -np.inf)  # the others are fed too, and what they give does not count
+            failed = np.isnan(p).any(1) & alive.reshape(-1)
+            if failed.any():
+                raise text_checks.not_finite_logits(int(failed.argmax()) // width)
             size = p.shape[1]
             following = scores[..., None] + p.reshape(batch, width, size)
-            following[ended] = -np.inf
+            following[~alive] = -np.inf
             following[..., self._stop][ended] = scores[ended]  # a result that has ended is one candidate, as it is
             length = np.maximum(counts + ~ended, 1)[..., None] ** penalty
             order = np.argsort(-(following / length).reshape(batch, -1), axis=1, kind="stable")[:, :width]

@@ -1,6 +1,7 @@
 """Many sequences: in order, equal to one at a time, from lists, Ragged and iterables, in bounded memory."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -132,6 +133,14 @@ def test_iter(wiring, lookahead):
         assert np.array_equal(y, model.predict(sequence, wiring=wiring))
 
 
+@pytest.mark.parametrize("lookahead", [1, 2, 4096])
+def test_iter_of_a_ragged(lookahead):
+    model, sequences = make(), draw([3, 0, 7, 1, 1])
+    whole = ragged([*sequences, np.array([5])])
+    found = list(model.predict_iter(fastrnn.Ragged(whole.values, whole.offsets[:-1]), lookahead=lookahead))
+    assert np.array_equal(found, model.predict_many(sequences))
+
+
 def test_iter_is_lazy():
     taken = []
 
@@ -152,6 +161,46 @@ def test_a_bar(capsys):
     assert capsys.readouterr().err == ""
     model.predict_many(draw([1, 2, 3]), progress=True)
     assert "3/3" in capsys.readouterr().err
+    list(model.predict_iter(draw([1, 2, 3]), lookahead=2))
+    assert capsys.readouterr().err == ""
+    list(model.predict_iter(draw([1, 2, 3]), lookahead=2, progress=True))
+    assert "3/3" in capsys.readouterr().err
+    list(model.predict_iter(iter(draw([1, 2, 3])), progress=True))  # nobody knows how many
+    assert "3seq" in capsys.readouterr().err
+
+
+def test_sequences_run_in_batches_of_about_one_length(monkeypatch):
+    model, predict, padded, lengths = make(), fastrnn.SequenceModel.predict, [], np.arange(5000) % 37
+
+    def counted(self, x, **options):
+        padded.append(x.shape[0] * x.shape[1])
+        return predict(self, x, **options)
+
+    monkeypatch.setattr(fastrnn.SequenceModel, "predict", counted)
+    model.predict_many(draw(lengths))
+    assert len(padded) < 10
+    assert sum(padded) < 1.5 * lengths.sum()
+
+
+def test_a_ragged_makes_no_object_for_a_sequence():
+    model, count = make(bidirectional=False), 100_000
+    given = fastrnn.Ragged(np.zeros(count, np.int64), np.arange(count + 1))
+    out = np.empty((count, 4), np.float32)
+    model.predict_many(given, out=out)
+    tracemalloc.start()
+    model.predict_many(given, out=out)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * count  # an array takes 100 bytes and more
+
+
+def test_ids_of_any_integers_and_empty_sequences_mix():
+    model = make()
+    expected = model.predict_many([[1], [2], []])
+    assert np.array_equal(model.predict_many([np.array([1], np.uint64), np.array([2], np.int8), []]), expected)
+    assert np.array_equal(model.predict_many([[], np.array([2], np.uint64), [1]])[::-1], expected)
+    vectors = draw([2, 3], vectors=True)
+    assert np.array_equal(model.predict_many([[], *vectors])[1:], model.predict_many(vectors))
 
 
 def test_ctrl_c_stops_it(monkeypatch):

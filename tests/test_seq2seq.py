@@ -129,6 +129,41 @@ def test_bridges(kind):
     assert np.array_equal(dense.generate(x[2, :3], 9), results[2])
 
 
+def test_beams_that_have_ended_may_overflow(backend):
+    """They are fed on beside the others, and the state of this decoder grows tenfold with every token."""
+    make = fastrnn.RNN.from_weights
+    one, ten = np.ones((1, 1)), np.full((1, 1), 10.0)
+    head = np.array([[0.0], [195.0], [0.0], [0.0]]), np.array([-500.0, -200.0, 0.0, -500.0])
+    embedding = np.array([[1.0], [0.0], [-1e30], [0.0]])
+    decoder = fastrnn.SequenceModel(make(one, ten, nonlinearity="relu"), embedding=embedding, head=head)
+    model = fastrnn.Seq2Seq(make(one, 0 * one, nonlinearity="relu"), decoder, start=0, stop=1)
+    x = np.zeros((1, 1), np.float32)
+    assert model.generate(x, 60, beam=2).tolist() == model.generate(x, 60).tolist() == [2] * 60
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (None, TypeError, r"bridge\(states\) must be a list with one hx for each recurrent layer, 1 in all, got None"),
+        ([], ValueError, r"bridge\(states\) must be a list with one hx .* got 0 elements"),
+        (
+            [np.zeros((1, 9, 7))],
+            ValueError,
+            r"bridge\(states\)\[0\] is \(1, 9, 7\), expected \(L\*D, B, H\) = \(1, 2, 7\)",
+        ),
+        ([np.zeros((1, 1, 7))], ValueError, r"bridge\(states\)\[0\] is \(1, 1, 7\), expected"),
+    ],
+)
+def test_what_a_bridge_must_return(given, error, message):
+    rng = np.random.default_rng(0)
+    decoder = fastrnn.SequenceModel(
+        fastrnn.GRU(2, 7).init(), embedding=rng.normal(size=(4, 2)), head=(rng.normal(size=(4, 7)),)
+    )
+    model = fastrnn.Seq2Seq(fastrnn.GRU(3, 5).init(), decoder, start=0, stop=1, bridge=lambda states: given)
+    with pytest.raises(error, match=message):
+        model.generate(np.zeros((2, 4, 3)), 3)
+
+
 def test_texts():
     letters = fastrnn.Vocabulary.from_text("abcdefg", unknown="?")
     sounds = fastrnn.Vocabulary(["<s>", "</s>", "A", "E", "X"], unit="word", start="<s>", stop="</s>")
@@ -184,7 +219,7 @@ def test_errors():
         model.generate([1], 5, beam=2, temperature=1.0)
     with pytest.raises(ValueError, match="beam must be an int >= 1, got 0"):
         model.generate([1], 5, beam=0)
-    with pytest.raises(TypeError, match="length_penalty must be a number, got None"):
+    with pytest.raises(TypeError, match=r"length_penalty must be a number in \[-10, 10\], got None"):
         model.generate([1], 5, beam=2, length_penalty=None)
     with pytest.raises(ValueError, match="no vocabulary"):
         model.generate("text", 5)
