@@ -8,7 +8,7 @@
 #define GROUP ((int)(FASTRNN_GROUP_BYTES / sizeof(T)))   /* units of a group */
 #define TILE_VECS ONE_ROW_VECS
 #define SIDE_BY_SIDE 4                                    /* chains of fma of one row's single vector */
-#define FAR_LEAST (1 << 20)                               /* bytes of weights that one row reads in a step, which come from the last cache from here */
+#define FAR_LEAST (2 << 20)                               /* bytes of weights that one row reads in a step, which come from the last cache from here */
 #define FAR_MOST (12 << 20)                               /* to here */
 #define MOST_VECS 8                                       /* vectors of a tile: two blocks of the LSTM */
 
