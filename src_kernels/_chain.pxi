@@ -158,8 +158,8 @@ cdef class Chain:
             else:
                 alone += dense_time(part.dense.phase, n, self.itemsize)
                 together += dense_time(part.dense.phase, (n + threads - 1) // threads, self.itemsize)
-        if not many_steps:
-            together += LAUNCH_AWAKE if fastrnn_pool_awake() else LAUNCH_ASLEEP
+        if not many_steps or fastrnn_pool_crowded():
+            together += launch()
         return threads if self.forced or together < alone - alone / GAIN else 1
 
 

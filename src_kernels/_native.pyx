@@ -92,6 +92,7 @@ cdef extern from "pool.h" nogil:
     int fastrnn_pool_run(int, void (*)(void *, int, int) noexcept nogil, void *)
     int fastrnn_pool_run_on(const fastrnn_team *, int, int, void (*)(void *, int, int) noexcept nogil, void *)
     int fastrnn_pool_awake()
+    int fastrnn_pool_crowded()
     int fastrnn_pool_enter()
     void fastrnn_pool_leave()
     int fastrnn_processors()

@@ -7,6 +7,7 @@ cdef enum:
     MEETING = 100           # ns for each member of a barrier, and of who comes later; measured with two
     LAUNCH_AWAKE = 500      # ns, while workers still look out for a call
     LAUNCH_ASLEEP = 40000
+    LAUNCH_CROWDED = 1000000 # where others have the processors too: a member waits for its turn, mostly less than this
     GAIN = 5                # a split must save at least a fifth of the time
     WORTH_A_THOUGHT = 1000  # ns of a call on one thread, from which on there is a choice
 
@@ -58,17 +59,22 @@ cdef inline double call_time(const Network *net, Py_ssize_t rows, double steps) 
     return net.ways * steps * step_time(net, 0, rows, 1, steps > 1)
 
 
+cdef inline double launch() noexcept nogil:
+    """ns that it takes until all members are at work."""
+    return LAUNCH_CROWDED if fastrnn_pool_crowded() else LAUNCH_AWAKE if fastrnn_pool_awake() else LAUNCH_ASLEEP
+
+
 cdef Split best_split(const Network *net, Py_ssize_t rows, double steps, int threads) noexcept nogil:
     """What the cost model finds fastest on at most `threads` threads."""
     cdef Split best, tried
-    cdef double least, time, launch
+    cdef double least, time, begin
     cdef int ways, blocks
     best.rows = best.ways = best.blocks = 1
     if threads < 2 or not rows:
         return best
     least = call_time(net, rows, steps)
     least -= least / GAIN
-    launch = LAUNCH_AWAKE if fastrnn_pool_awake() else LAUNCH_ASLEEP
+    begin = launch()
     # Of splits that take as long, that by directions is the first: a thread then reads half of the weights, and its tiles are higher.
     for ways in range(min(net.ways, threads), 0, -1):
         for blocks in range(1, threads // ways + 1):
@@ -76,7 +82,7 @@ cdef Split best_split(const Network *net, Py_ssize_t rows, double steps, int thr
             tried.rows = <int>min(rows, threads // (ways * blocks))
             if tried.rows * ways * blocks == 1:
                 continue
-            time = net.ways // ways * steps * step_time(net, 0, (rows + tried.rows - 1) // tried.rows, blocks, steps > 1) + launch
+            time = net.ways // ways * steps * step_time(net, 0, (rows + tried.rows - 1) // tried.rows, blocks, steps > 1) + begin
             if time < least:
                 least, best = time, tried
     return best

@@ -338,5 +338,5 @@ cdef class Stepper(Alone):
         if threads < 2:
             return 1
         alone = step_time(self.steps.net, 0, n, 1, False)
-        together = step_time(self.steps.net, 0, n, threads, False) + (LAUNCH_AWAKE if fastrnn_pool_awake() else LAUNCH_ASLEEP)
+        together = step_time(self.steps.net, 0, n, threads, False) + launch()
         return threads if together < alone - alone / GAIN else 1

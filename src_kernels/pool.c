@@ -17,7 +17,8 @@ enum {
     LAUNCH_SPIN = 50000,  /* ns for which a worker looks out for the next call, and the caller for the last member */
     BARRIER_SPIN = 50000, /* ns */
     YIELDS = 32,          /* of a member, after that and before it sleeps */
-    PAUSES = 32           /* between two looks at the clock */
+    PAUSES = 32,          /* between two looks at the clock */
+    CROWDED = 20000000    /* ns for which others are taken to want the processors too */
 };
 
 /* Where threads sleep until a word has grown. */
@@ -67,11 +68,11 @@ static void pause_briefly(void) {
 
 static int has_reached(atomic_ullong *word, unsigned long long target) { return atomic_load_explicit(word, memory_order_acquire) >= target; }
 
-/* Until *word is `target` or more: spin for `spin` ns, give the processor away `yields` times, sleep. */
-static void wait_until(atomic_ullong *word, unsigned long long target, int spin, int yields, bed *place) {
+/* Until *word is `target` or more: spin for `spin` ns, give the processor away `yields` times, sleep.  Returns whether spinning was not enough. */
+static int wait_until(atomic_ullong *word, unsigned long long target, int spin, int yields, bed *place) {
     int64_t start = 0;
     for (int i = 1; spin; i++) {
-        if (has_reached(word, target)) return;
+        if (has_reached(word, target)) return 0;
         pause_briefly();
         if (i % PAUSES) continue;
         const int64_t now = nanoseconds();
@@ -79,7 +80,7 @@ static void wait_until(atomic_ullong *word, unsigned long long target, int spin,
         else if (now - start > spin) break;
     }
     for (int i = 0; i < yields; i++) {
-        if (has_reached(word, target)) return;
+        if (has_reached(word, target)) return 1;
         sched_yield();
     }
     pthread_mutex_lock(&mutex);
@@ -87,6 +88,7 @@ static void wait_until(atomic_ullong *word, unsigned long long target, int spin,
     while (atomic_load(word) < target) pthread_cond_wait(&place->wake, &mutex);
     atomic_fetch_sub(&place->sleepers, 1);
     pthread_mutex_unlock(&mutex);
+    return 1;
 }
 
 /* After an addition to a word, for those who sleep until then.  It, the load here and both in the wait above are in sequential order: either the
@@ -115,8 +117,19 @@ static int each_has_a_processor(int members) { return members <= atomic_load_exp
 /* Who spins while another member has no processor to run on only keeps it from getting one. */
 static int spin_of(int members, int limit) { return each_has_a_processor(members) ? limit : 0; }
 
+static _Atomic int64_t crowded; /* until when; 0: not */
+
+/* Who is late for a barrier that it has crossed before, and so is awake, was most likely sent from its processor. */
 static void cross(fastrnn_barrier *barrier, int members, int limit) {
-    wait_until(&barrier->arrived, arrive(barrier, members), spin_of(members, limit), YIELDS, &crossing);
+    const unsigned long long all = arrive(barrier, members);
+    const int spin = spin_of(members, limit);
+    if (wait_until(&barrier->arrived, all, spin, YIELDS, &crossing) && spin && all > (unsigned)members)
+        atomic_store_explicit(&crowded, nanoseconds() + CROWDED, memory_order_relaxed);
+}
+
+int fastrnn_pool_crowded(void) {
+    const int64_t until = atomic_load_explicit(&crowded, memory_order_relaxed);
+    return until && nanoseconds() < until;
 }
 
 void fastrnn_barrier_wait(fastrnn_barrier *barrier, int members) {

@@ -38,6 +38,10 @@ void fastrnn_pool_leave(void);
  * takes 0.1 us then, and 30 us if they sleep. */
 int fastrnn_pool_awake(void);
 
+/* Whether a member of a recent run was so late for a barrier that something else must have had its processor, such as another process with threads.
+ * Runs that meet often then wait for each other more than they work. */
+int fastrnn_pool_crowded(void);
+
 /* Processors that this process may use. */
 int fastrnn_processors(void);
 

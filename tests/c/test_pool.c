@@ -202,6 +202,23 @@ static void test_barrier(int crossings) {
     }
 }
 
+static void come_late(void *context, int member, int members) {
+    fastrnn_barrier *barrier = context;
+    fastrnn_barrier_wait(barrier, members);
+    if (member) rest(0.002);
+    fastrnn_barrier_wait(barrier, members);
+}
+
+static void test_crowded(void) {
+    if (fastrnn_processors() < 2) return; /* then nobody spins, and nobody is thought to be late */
+    fastrnn_barrier barrier;
+    fastrnn_barrier_init(&barrier);
+    check(fastrnn_pool_run(2, come_late, &barrier) == 2, "members", 0);
+    check(fastrnn_pool_crowded(), "a member that is late goes unnoticed", 0);
+    rest(0.1);
+    check(!fastrnn_pool_crowded(), "a member that was late is remembered for too long", 0);
+}
+
 /* Callers that meet ---------------------------------------------------------------------------------------------------- */
 
 static void call_inside(void *context, int member, int members) {
@@ -350,6 +367,7 @@ int main(void) {
     test_affinity();
 #endif
     test_barrier(CROSSINGS);
+    test_crowded();
     test_nested();
     test_callers();
     test_busy();
