@@ -120,6 +120,22 @@ def test_inputs_projected_on_the_way(variant, dtype, steps):
         assert equal((y, last), (both[0][:, 1:], tuple(s[:, 1:] for s in both[1]))), name
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_weights_from_the_last_cache(variant, dtype):
+    """One row of 2 to 12 MB of weights, which are fetched ahead; beside a second row they are not."""
+    case = Case(variant, VARIANTS[variant].activations[0], 133, 1030 if variant == "rnn" else 530, steps=1, batch=2)
+    plan = make_plan(case, dtype)
+    x, state = make_inputs(case, dtype)
+    y, last = results(plan, native.Engine(plan), x, state)
+    one = x[:, :1], tuple(s[:, :1].copy() for s in state)
+    runs = {tier: native.Engine(plan, tier=tier) for tier in TIERS if native.tiers()[tier] == "ok"}
+    if "numba" in backends.available_backends():
+        runs["numba"] = backends.load("numba").layer(plan)
+    for name, run in runs.items():
+        assert equal(results(plan, run, *one), (y[:, :1], tuple(s[:, :1] for s in last))), name
+
+
 def test_tier_errors():
     with pytest.raises(ValueError, match="unknown ISA tier 'sse'; accepted: generic, neon, avx2, avx512"):
         native.select_tier("sse")

@@ -51,6 +51,7 @@ _KEEP_BYTES = 1 << 22  # a larger workspace is not kept for the next call
 _CHUNK_BYTES = 1 << 17  # that a layer hands to the next at a time: they stay in the nearer caches
 _DENSE_TILE_ROWS = 48
 _NEAREST_BYTES = 40 * 1024  # of weights that the nearest cache holds
+_FAR_BYTES = range((2 << 20) + 1, (12 << 20) + 1)  # of those that come from the last one
 _DENSE_TILE_BYTES = 1 << 18  # that a dense layer sums before its function reads them, down to _DENSE_TILE_LEAST rows
 _DENSE_TILE_LEAST = 6
 
@@ -122,6 +123,9 @@ def _addresses(plan: Any, tables: Sequence[Sequence[np.ndarray]] = (), embedding
         at = len(entries)
         for phase, packed, numbers in zip(phases, weights, fixed, strict=True):
             addresses = [array.ctypes.data for array in packed]
+            if packed.w_x.nbytes + packed.w_h.nbytes in _FAR_BYTES:
+                row, _ = tile_addresses(phase.groups, phase.gates, name, True)
+                numbers = [row, *numbers[1:]]
             own = addresses[3] + phase.apart * packed.b.nbytes // phase.gates
             entries += [*addresses[:3], addresses[3] if phase.apart else 0, *numbers, own]
         for i, table in enumerate(tables[index] if index < len(tables) else ()):

@@ -6,6 +6,7 @@ over tuples of vectors for all heights of a tile. And it is an entry point, call
 optimise all tiles once more with each of their callers, for most of the time of a first call.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -17,7 +18,7 @@ from fastrnn.numba_kernels.calls import address_of, call_row, call_tile
 from fastrnn.numba_kernels.door import STAMP, njit
 from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX, load_at, move, never_unroll, store_at
 from fastrnn.numba_kernels.target import registers
-from fastrnn.numba_kernels.values import Value, broadcast
+from fastrnn.numba_kernels.values import LANE, Value, broadcast, call
 
 __all__ = [
     "MOST_ROWS",
@@ -35,6 +36,7 @@ __all__ = [
 
 MOST_ROWS = 6  # then the loads of a tile are well below its multiplications
 RUN = 128  # columns that are summed from +0 before they are added to the sum: FASTRNN_RUN of src_kernels/kernels.h
+_FETCH_BYTES = 1024  # how far ahead one row's weights are fetched where the processor's own prefetcher does not keep up
 _NEAR = 64  # columns of weights that are read twice or more, a part of a run: the nearest cache holds them
 
 
@@ -75,11 +77,14 @@ def height(rows, tiles):
 
 
 class BlockType(types.Type):
-    """What a tile is compiled for: blocks of U groups of G gates. No value has it; a null pointer will do."""
+    """What a tile is compiled for: blocks of U groups of G gates, and whether weights come from the last cache.
 
-    def __init__(self, groups: int, gates: int) -> None:
-        self.groups, self.gates = groups, gates
-        super().__init__(name=f"fastrnn.Block({groups}, {gates}, {STAMP})")
+    No value has it; a null pointer will do.
+    """
+
+    def __init__(self, groups: int, gates: int, is_far: bool = False) -> None:
+        self.groups, self.gates, self.is_far = groups, gates, is_far
+        super().__init__(name=f"fastrnn.Block({groups}, {gates}, {is_far}, {STAMP})")
 
 
 register_model(BlockType)(models.OpaqueModel)
@@ -96,6 +101,7 @@ class _Tile:
 
     def __init__(self, block: BlockType, dtype: types.Float, arguments: dict[str, Any]) -> None:
         self.gates, self.most_groups, self.most_rows = block.gates, block.groups, most_rows(block.gates)
+        self.is_far = block.is_far
         self.lanes, self.width = GROUP_BYTES * 8 // dtype.bitwidth, registers().width * 8 // dtype.bitwidth
         self.parts = self.lanes // self.width  # of a group
         self.vector = ir.VectorType(ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType(), self.width)
@@ -174,6 +180,9 @@ class _Tile:
                 builder.store(start, total)
         with cgutils.for_range_slice(builder, first, last, INDEX(1)) as (k, _):
             w = builder.gep(self.w, [builder.mul(k, INDEX(column))])
+            if self.is_far:
+                lines = [(q * self.gates + gate) * GROUP_BYTES + _FETCH_BYTES for q, v, gate in places if not v]
+                _fetch(builder, builder.bitcast(w, ir.IntType(8).as_pointer()), lines)
 
             def value(i: int) -> Value:
                 return Value(builder, broadcast(builder, builder.load(builder.gep(rows[i], [k])), self.vector))
@@ -225,6 +234,13 @@ class _Tile:
                 for i in range(m):
                     for place, total in enumerate(sums[i]):
                         builder.store(builder.load(total), kept(i, place))
+
+
+def _fetch(builder: ir.IRBuilder, start: Any, lines: Sequence[int]) -> None:
+    """Ask for lines of memory, so many bytes from `start`, which will be read soon."""
+    options = [ir.Constant(LANE, n) for n in (0, 3, 1)]  # to read, into the nearest cache, data
+    for line in lines:
+        call(builder, "llvm.prefetch.p0", ir.VoidType(), [builder.gep(start, [INDEX(line)]), *options])
 
 
 @intrinsic
@@ -296,10 +312,10 @@ def sum_tile(one, more, rows, groups, depth, start, start_stride, apart, out, ou
 
 
 @cache
-def tile_addresses(groups: int, gates: int, dtype: str) -> tuple[int, int]:
-    """Compile the tiles of a shape of block; return what `sum_tile` calls."""
+def tile_addresses(groups: int, gates: int, dtype: str, is_far: bool = False) -> tuple[int, int]:
+    """Compile the tiles of a shape of block; return what `sum_tile` calls. One row's weights may be far away."""
     i, floats, integers = types.int64, types.CPointer(getattr(types, dtype)), types.CPointer(types.int64)
     block = BlockType(groups, gates)
-    one = address_of(run_row, block, i, i, *[floats] * 5)
+    one = address_of(run_row, BlockType(groups, gates, is_far), i, i, *[floats] * 5)
     more = address_of(run_tile, block, i, i, i, floats, i, floats, floats, i, floats, integers, floats)
     return one, more
