@@ -10,6 +10,7 @@ import numpy as np
 __all__ = ["FormatError", "UnsupportedError"]
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+LARGEST = 1 << 40  # of counts: no memory holds more of anything
 
 _READABLE = (1, 3, 11, 13)  # DLPack's kinds of device: the CPU, and what CUDA or ROCm pin or manage in its memory
 _FETCHES = {"torch": "{}.cpu()", "jaxlib": "jax.device_get({})", "cupy": "cupy.asnumpy({})"}  # by module
@@ -26,8 +27,8 @@ class UnsupportedError(NotImplementedError):
 # Values ---------------------------------------------------------------------------------------------------------------
 
 
-def integer(value: Any, name: str, least: int) -> int:
-    """Return an int >= `least`."""
+def integer(value: Any, name: str, least: int, most: int | None = LARGEST) -> int:
+    """Return an int from `least` to `most`, without an end for None."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -36,6 +37,8 @@ def integer(value: Any, name: str, least: int) -> int:
         raise TypeError(f"{name} must be an int >= {least}, got {_kind(value)}") from None
     if number < least:
         raise ValueError(f"{name} must be an int >= {least}, got {number}")
+    if most is not None and number > most:
+        raise ValueError(f"{name} must be an int in {least}..{most}, got {number}")
     return number
 
 
@@ -95,8 +98,8 @@ def _wrong_dtype(accepted: str, name: str) -> Exception:
 
 
 def num_threads(value: Any, name: str = "num_threads") -> int | None:
-    """Return None for automatic, or an int >= 1."""
-    return None if value is None else integer(value, name, 1)
+    """Return None for automatic, or an int >= 1 that a C int holds."""
+    return None if value is None else integer(value, name, 1, (1 << 31) - 1)
 
 
 def projection(value: Any, hidden_size: int) -> int:

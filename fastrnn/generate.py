@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -181,6 +182,8 @@ class Writer:
 
     def rest(self) -> list[Array]:
         """Return all further tokens of every row."""
+        if not len(self._stops):  # nothing else ends a row before its last token
+            checks.integer(self._most, "max_tokens", 0)
         pieces, count, start = [np.empty((len(self._last), 0), np.int64)], _TOKENS, time.perf_counter()
         while (piece := self.more(count)).shape[1]:
             pieces.append(piece)
@@ -219,7 +222,7 @@ def padded(rows: Sequence[Array]) -> tuple[Array, Array]:
 
 def first_seed(seed: Any) -> int:
     """Read the seed of the first row; None draws one."""
-    return int.from_bytes(os.urandom(8)) if seed is None else checks.integer(seed, "seed", 0)
+    return int.from_bytes(os.urandom(8)) if seed is None else checks.integer(seed, "seed", 0, None)
 
 
 class Prompts(NamedTuple):
@@ -230,11 +233,11 @@ class Prompts(NamedTuple):
     is_list: bool
 
 
-def sampling(temperature: Any, top_k: Any, top_p: Any) -> Sampling:
-    """Read the options of a draw."""
+def sampling(temperature: Any, top_k: Any, top_p: Any, vocab: int) -> Sampling:
+    """Read the options of a draw among `vocab` tokens."""
     return Sampling(
         text_checks.number(temperature, "temperature", 0),
-        0 if top_k is None else checks.integer(top_k, "top_k", 1),
+        0 if top_k is None else min(checks.integer(top_k, "top_k", 1, None), vocab),
         1.0 if top_p is None else text_checks.number(top_p, "top_p", 0, 1, above=True),
     )
 
@@ -413,9 +416,10 @@ class Writing(OfModel):
         state: Any,
     ) -> Writer:
         model, vocabulary = self._model, self._model.vocabulary
-        how = sampling(temperature, top_k, top_p)
-        most = checks.integer(max_tokens, "max_tokens", 0)
-        stops = text_checks.stops(stop, vocabulary, model._vocab or 0)
+        vocab = model._vocab or 0
+        how = sampling(temperature, top_k, top_p, vocab)
+        most = checks.integer(max_tokens, "max_tokens", 0, sys.maxsize)
+        stops = text_checks.stops(stop, vocabulary, vocab)
         start = None if vocabulary is None or vocabulary.start is None else vocabulary.tokens.index(vocabulary.start)
         if start is None and state is None and not all(len(ids) for ids in given.ids):
             raise text_checks.empty_prompt()

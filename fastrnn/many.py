@@ -1,5 +1,6 @@
 """Many sequences of any lengths: grouped by length, run as ragged batches, given back in their order."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sized
 from itertools import islice
 from typing import Any, NamedTuple
@@ -152,7 +153,7 @@ class ManySequences(OfModel):
         >>> [y.shape for y in model.predict_iter([[0, 3, 2], [1]])]
         [(3, 5), (1, 5)]
         """
-        lookahead = checks.integer(lookahead, "lookahead", 1)
+        lookahead = checks.integer(lookahead, "lookahead", 1, sys.maxsize)
         to_one = self._model._wiring(wiring, pool)[0] == "many_to_one"
         how = {"wiring": wiring, "pool": pool}
         if isinstance(sequences, Ragged):

@@ -50,10 +50,10 @@ def choose(logits: Array, how: Sampling, seed: int, count: int, activate: Callab
     largest = logits.max()
     if not np.isfinite(largest):
         return -1
-    temperature = logits.dtype.type(how.temperature)
-    if temperature == 0:
-        return int(logits.argmax())
     with np.errstate(over="ignore"):
+        temperature = logits.dtype.type(how.temperature)
+        if temperature == 0:
+            return int(logits.argmax())
         p = ((logits - largest) / temperature)[None]
     activate("softmax", p, p)
     p = p[0].astype(np.float64)

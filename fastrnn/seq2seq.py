@@ -1,5 +1,6 @@
 """Sequence to sequence: an encoder reads, and its final states start a decoder that writes."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -133,8 +134,8 @@ class Seq2Seq:
         ValueError, TypeError
             As for `SequenceModel.predict` and `SequenceModel.generate`.
         """
-        most, width = checks.integer(max_tokens, "max_tokens", 0), checks.integer(beam, "beam", 1)
-        how = sampling(temperature, top_k, top_p)
+        most, width = checks.integer(max_tokens, "max_tokens", 0, sys.maxsize), checks.integer(beam, "beam", 1)
+        how = sampling(temperature, top_k, top_p, self.decoder._vocab or 0)
         penalty = text_checks.number(length_penalty, "length_penalty", -_PENALTY, _PENALTY)
         text_checks.beam(width, how.temperature)
         first = first_seed(seed)

@@ -49,7 +49,10 @@ def number(value: Any, name: str, least: float = -math.inf, most: float = math.i
         accepted += f" {'>' if above else '>='} {least:g}"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be {accepted}, got {_kind(value)}")
-    found = float(value)
+    try:
+        found = float(value)
+    except OverflowError:  # an int that no float holds
+        found = math.inf
     if not (math.isfinite(found) and least <= found <= most) or (above and found == least):
         raise ValueError(f"{name} must be {accepted}, got {value}")
     return found

@@ -67,9 +67,11 @@ def _from_environment() -> int | None:
             raise ValueError(
                 f"the environment variable FASTRNN_NUM_THREADS={text}: expected a positive integer; correct or unset it"
             )
-        return int(text)
+        return checks.num_threads(int(text), "the environment variable FASTRNN_NUM_THREADS")
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list, one number for each level of nesting
-    return int(first) or None if first.isascii() and first.isdigit() else None
+    if not (first.isascii() and first.isdigit() and int(first)):
+        return None
+    return checks.num_threads(int(first), "the environment variable OMP_NUM_THREADS")
 
 
 def cpus() -> int:

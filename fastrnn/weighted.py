@@ -187,7 +187,7 @@ class Weighted(Saved):
 
     def init(self, seed: int = 0) -> Self:
         """Draw the weights uniformly from (-1/sqrt(H), 1/sqrt(H)), torch's distribution; returns the layer itself."""
-        self._publish(init_weights(self._sizes, self.dtype, checks.integer(seed, "seed", 0)))
+        self._publish(init_weights(self._sizes, self.dtype, checks.integer(seed, "seed", 0, None)))
         return self
 
     def _publish(self, weights: tuple[Weights, ...]) -> None:
