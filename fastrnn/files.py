@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import checks
+from fastrnn.cells import ARITHMETIC
 from fastrnn.checks import FormatError, UnsupportedError
 from fastrnn.dense import Dense, DenseLayer
 from fastrnn.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
@@ -29,6 +30,7 @@ _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (RNN, LSTM, GRU, RNNCe
 _DTYPES = {"F32": np.float32, "F64": np.float64}
 _MATRIX = "matrix"  # in the place of an embedding's
 _INITIAL = ("initial_state_h", "initial_state_c")
+_CURE = "save the model again with its method save"
 _LARGEST_HEADER = 1 << 24  # bytes; a thousand tensors take a tenth of a megabyte
 
 
@@ -61,8 +63,6 @@ def token(model: Weighted | SequenceModel | DenseLayer) -> str:
 
 def _contents(model: Weighted | SequenceModel | DenseLayer) -> tuple[str, dict[str, np.ndarray]]:
     """Return what a file says of the model, as JSON, and the tensors."""
-    from fastrnn import ARITHMETIC
-
     architecture, tensors = _describe_model(model) if isinstance(model, SequenceModel) else _describe(model)
     return json.dumps({"format": FORMAT, "arithmetic": ARITHMETIC, "architecture": architecture}), tensors
 
@@ -191,10 +191,21 @@ def _architecture(metadata: dict[str, str]) -> Any:
         )
     with _reading():
         entry = json.loads(metadata[_ENTRY])
-        version = entry["format"]
-        if version == FORMAT:
-            return entry["architecture"]
-    raise FormatError(f"its format is {version!r:.20}, this fastrnn reads {FORMAT}: install a newer fastrnn")
+        known = {"format": FORMAT, "arithmetic": ARITHMETIC}  # an older arithmetic has the same weights, and other bits
+        for name, newest in known.items():  # first: a newer version may have other entries
+            version = entry.get(name)
+            if type(version) is not int or version < 1:
+                raise FormatError(f"its {name} is {version!r:.40}, expected an int in 1..{newest}: {_CURE}")
+            if version > newest:
+                raise FormatError(
+                    f"its {name} is {version!r:.40}, this fastrnn reads {newest}: install a newer fastrnn"
+                )
+        for where, found, wanted in (("metadata", metadata, {_ENTRY}), (_ENTRY, entry, {*known, "architecture"})):
+            if found.keys() != wanted:
+                raise FormatError(
+                    f"in its {where!r} {sorted(found.keys() ^ wanted)!s:.200} are missing or unknown: {_CURE}"
+                )
+        return entry["architecture"]
 
 
 @contextlib.contextmanager
@@ -228,6 +239,8 @@ def _sequence_model(config: dict[str, Any], file: Any, tensors: Mapping[str, set
         ]
 
     vocabulary = config["vocabulary"]
+    if vocabulary is not None:
+        _demand(vocabulary, Vocabulary(())._config())
     return SequenceModel(
         parts("layers"),
         head=parts("head"),

@@ -231,11 +231,52 @@ def test_architectures_that_are_no_json_object(tmp_path, saved, text, message):
         fastrnn.load(write(tmp_path / "model", header, data))
 
 
-def test_a_newer_format(tmp_path, saved):
+def with_entries(header, **entries):
+    """A header with other entries beside the architecture; None takes one away."""
+    entry = json.loads(header["__metadata__"]["fastrnn"]) | entries
+    kept = {name: value for name, value in entry.items() if value is not None}
+    return dict(header, __metadata__={"fastrnn": json.dumps(kept)})
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"format": 2}, "its format is 2, this fastrnn reads 1: install a newer fastrnn"),
+        ({"format": 2, "arithmetic": None, "parts": 3}, "its format is 2, this fastrnn reads 1: install a newer"),
+        ({"format": 0}, "its format is 0, expected an int in 1..1: save the model again"),
+        ({"format": True}, "its format is True, expected an int in 1..1: save the model again"),
+        ({"format": 1.0}, "its format is 1.0, expected"),
+        ({"format": "1"}, "its format is '1', expected"),
+        ({"format": None}, "its format is None, expected"),
+        ({"arithmetic": None}, "its arithmetic is None, expected an int in 1..2: save the model again"),
+        ({"arithmetic": 0}, "its arithmetic is 0, expected"),
+        ({"arithmetic": True}, "its arithmetic is True, expected"),
+        ({"arithmetic": "x"}, "its arithmetic is 'x', expected"),
+        ({"arithmetic": 3}, "its arithmetic is 3, this fastrnn reads 2: install a newer fastrnn"),
+        ({"arithmetic": 10**30}, "its arithmetic is 10{30}, this fastrnn reads 2: install a newer"),
+        ({"architecture": None}, r"in its 'fastrnn' \['architecture'\] are missing or unknown: save the model again"),
+        ({"notes": "a", "author": "b"}, r"in its 'fastrnn' \['author', 'notes'\] are missing or unknown"),
+    ],
+    ids=str,
+)
+def test_entries_beside_the_architecture(tmp_path, saved, entries, message):
     header, data = saved
-    header["__metadata__"]["fastrnn"] = '{"format": 2}'
-    with pytest.raises(fastrnn.FormatError, match="its format is 2, this fastrnn reads 1: install a newer fastrnn"):
+    with pytest.raises(fastrnn.FormatError, match=message):
+        fastrnn.load(write(tmp_path / "model", with_entries(header, **entries), data))
+
+
+def test_foreign_metadata(tmp_path, saved):
+    header, data = saved
+    header["__metadata__"]["format"] = "pt"
+    message = r"in its 'metadata' \['format'\] are missing or unknown: save the model again"
+    with pytest.raises(fastrnn.FormatError, match=message):
         fastrnn.load(write(tmp_path / "model", header, data))
+
+
+def test_weights_of_an_older_arithmetic_are_weights(tmp_path, saved):
+    header, data = saved
+    again = fastrnn.load(write(tmp_path / "model", with_entries(header, arithmetic=1), data))
+    assert same(again.state_dict().values(), fastrnn.GRU(2, 3).init().state_dict().values())
 
 
 def test_renamed_and_extra_tensors(tmp_path, saved):

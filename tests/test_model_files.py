@@ -111,6 +111,10 @@ def layer(**entries):
     return lambda architecture: architecture["layers"][0].update(entries)
 
 
+def vocabulary(**entries):
+    return lambda architecture: architecture["vocabulary"].update(entries)
+
+
 def head(**entries):
     return lambda architecture: architecture["head"][1].update(entries)
 
@@ -143,9 +147,10 @@ GRU = {"kind": "GRU", **fastrnn.GRU(4, 7)._config(), "dtype": "float32"}
         (sets(pool=None), "cannot be read.*pool must be one of"),
         (sets(labels=["one"]), "cannot be read.*labels must be 2"),
         (sets(labels=[1, 2]), "cannot be read.*labels must be a sequence of 2 str"),
-        (sets(vocabulary={"tokens": ["a"]}), "cannot be read.*vocabulary has 1 tokens, embedding 4 rows"),
-        (sets(vocabulary={"tokens": "abcd"}), "cannot be read.*tokens must be a sequence"),
-        (sets(vocabulary={"tokens": ["a"], "path": "b"}), "cannot be read.*path"),
+        (vocabulary(tokens=["<pad>"]), "cannot be read.*vocabulary has 1 tokens, embedding 4 rows"),
+        (vocabulary(tokens="abcd"), "cannot be read.*tokens must be a sequence"),
+        (vocabulary(path="b"), r"cannot be read.*\['path'\] are missing or unknown"),
+        (lambda architecture: architecture["vocabulary"].pop("unit"), r"\['unit'\] are missing or unknown"),
         (sets(vocabulary=["a"]), "cannot be read"),
         (sets(extra=1), r"\['extra'\] are missing or unknown"),
         (lambda architecture: architecture.pop("pool"), r"\['pool'\] are missing or unknown"),
