@@ -17,12 +17,12 @@ LONG = (
 )
 
 
-def read(path: str | Path, prefix: str, sentence: str, skip: str = "none") -> tuple[fastrnn.RNN, np.ndarray]:
+def read(path: Path, sentence: str, skip: str = "none") -> tuple[fastrnn.RNN, np.ndarray]:
     """A model's recurrent layer, without the weights whose names hold `skip`, and what it reads of a sentence."""
-    tensors, metadata = demo.load(path)
-    known = fastrnn.Vocabulary(metadata["vocabulary"], unit="word", unknown=demo.UNKNOWN)
-    layer = fastrnn.from_state_dict({name: w for name, w in tensors.items() if skip not in name}, prefix)
-    return layer, tensors["embedding.weight"][known.encode(demo.words(sentence))]
+    model = fastrnn.load(path)
+    (layer,) = model.layers
+    layer = fastrnn.from_state_dict({name: w for name, w in layer.state_dict().items() if skip not in name})
+    return layer, model.embedding[model.vocabulary.encode(demo.words(sentence))]
 
 
 def main(folder: Path = HERE / "figures") -> None:
@@ -32,12 +32,12 @@ def main(folder: Path = HERE / "figures") -> None:
 
     bilstm, rnn = MODELS / "intent_bilstm.safetensors", MODELS / "intent_rnn.safetensors"
     layers, inputs = {}, {}
-    layers["RNN"], inputs["RNN"] = read(rnn, "rnn.", LONG)
-    layers["LSTM"], inputs["LSTM"] = read(bilstm, "lstm.", LONG, skip="_reverse")
+    layers["RNN"], inputs["RNN"] = read(rnn, LONG)
+    layers["LSTM"], inputs["LSTM"] = read(bilstm, LONG, skip="_reverse")
     save(fastrnn.plot.influence(layers, inputs, demo.words(LONG)), "influence")
     save(fastrnn.plot.gates(layers["LSTM"], inputs["LSTM"], demo.words(LONG)), "lstm-gates")
-    save(fastrnn.plot.gates(*read(bilstm, "lstm.", SHORT), demo.words(SHORT)), "both-directions")
-    save(fastrnn.plot.gates(*read("intent_gru.safetensors", "gru.", SHORT), demo.words(SHORT)), "gru-gates")
+    save(fastrnn.plot.gates(*read(bilstm, SHORT), demo.words(SHORT)), "both-directions")
+    save(fastrnn.plot.gates(*read(demo.DATA / "intent_gru.safetensors", SHORT), demo.words(SHORT)), "gru-gates")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 """Train the character model of `fastrnn demo`: embedding, one LSTM layer, output layer. Needs torch; see README.md."""
 
-import json
 import lzma
 import math
 import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
+
+import fastrnn
 
 ROOT = Path(__file__).resolve().parent.parent
 EMBEDDING, HIDDEN = 32, 256
@@ -22,9 +22,8 @@ def main() -> None:
     torch.set_num_threads(1)
     text = lzma.decompress((ROOT / "examples/data/austen.txt.xz").read_bytes()).decode()
     held_out = (ROOT / "fastrnn/data/pride_and_prejudice.txt").read_text(encoding="utf-8")
-    vocabulary = "".join(sorted(set(text)))
-    code = {c: i for i, c in enumerate(vocabulary)}
-    ids = torch.tensor([code[c] for c in text])
+    vocabulary = fastrnn.Vocabulary.from_text(text)
+    ids = torch.from_numpy(vocabulary.encode(text))
 
     model = nn.ModuleDict(
         {
@@ -60,14 +59,15 @@ def main() -> None:
         print(f"epoch {epoch + 1:2}: {bits:.4f} bits per character in training, {minutes:.1f} min", flush=True)
 
     path = ROOT / "fastrnn/data/char_lstm.safetensors"
-    metadata = {"format": "1", "vocabulary": json.dumps(list(vocabulary))}
-    save_file({k: v.detach().contiguous() for k, v in model.state_dict().items()}, path, metadata)
-    path.chmod(0o644)
-    with torch.inference_mode():
-        x = torch.tensor([code[c] for c in held_out])
-        logits = model["output"](model["lstm"](model["embedding"](x[:-1]))[0])
-        bits = nn.functional.cross_entropy(logits, x[1:]).item() / math.log(2)
-    print(f"held-out text: {bits:.4f} bits per character over {len(x) - 1:,}; {path.stat().st_size:,} bytes")
+    trained = fastrnn.SequenceModel(
+        fastrnn.from_torch(model["lstm"]),
+        embedding=model["embedding"].weight.detach(),
+        head=fastrnn.from_torch(model["output"])._replace(activation="softmax"),
+        vocabulary=vocabulary,
+    )
+    trained.save(path)
+    bits = trained.score(held_out)
+    print(f"held-out text: {bits:.4f} bits per character over {len(held_out) - 1:,}; {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

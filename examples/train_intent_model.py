@@ -2,11 +2,10 @@
 
     python examples/train_intent_model.py [gru | bilstm | rnn]
 
-Needs torch, and fastrnn itself to split sentences into words as the demo does; see README.md.
+Needs torch; see README.md.
 """
 
 import argparse
-import json
 import random
 import re
 import tomllib
@@ -14,12 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from tqdm import tqdm
 
-from fastrnn.demo import UNKNOWN, words
+import fastrnn
+from fastrnn.demo import UNKNOWN, requests, words
 
 ROOT = Path(__file__).resolve().parent.parent
 SENTENCES, RARE = 2000, 2  # sentences drawn per intent; words seen less often than RARE times become UNKNOWN
@@ -30,7 +29,7 @@ class Network(NamedTuple):
     """What differs between the twins."""
 
     path: str
-    layer: type[nn.RNNBase]  # its name in lower case is the tensors' prefix
+    layer: type[nn.RNNBase]
     embedding: int
     hidden: int
     bidirectional: bool = False
@@ -59,9 +58,8 @@ def main() -> None:
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     rng = random.Random(SEED)
-    lines = (ROOT / "fastrnn/data/intents.tsv").read_text(encoding="utf-8").splitlines()
-    held_out = [line.split("\t") for line in lines]
-    excluded = {tuple(words(sentence)) for _, sentence in held_out}
+    held_out, intents = requests()
+    excluded = {tuple(words(sentence)) for sentence in held_out}
     source = tomllib.loads((ROOT / "examples/data/intents.toml").read_text(encoding="utf-8"))
     labels = sorted(source["intents"])
     drawn: dict[tuple[str, ...], int] = {}
@@ -76,17 +74,12 @@ def main() -> None:
     for sentence in drawn:
         for word in sentence:
             count[word] = count.get(word, 0) + 1
-    vocabulary = [UNKNOWN, *sorted(w for w, n in count.items() if n >= RARE)]
-    code = {w: i for i, w in enumerate(vocabulary)}
-
-    def encode(sentence):
-        return torch.tensor([code.get(w, 0) for w in sentence])
-
-    name = network.layer.__name__.lower()
+    kept = sorted(w for w, n in count.items() if n >= RARE)
+    vocabulary = fastrnn.Vocabulary([UNKNOWN, *kept], unit="word", unknown=UNKNOWN)
     model = nn.ModuleDict(
         {
             "embedding": nn.Embedding(len(vocabulary), network.embedding),
-            name: network.layer(network.embedding, network.hidden, bidirectional=network.bidirectional),
+            "layer": network.layer(network.embedding, network.hidden, bidirectional=network.bidirectional),
             "output": nn.Linear(network.hidden * (1 + network.bidirectional), len(labels)),
         }
     )
@@ -99,14 +92,14 @@ def main() -> None:
             x = x.masked_fill(torch.rand(x.shape) < WORD_DROPOUT, 0)
         x = nn.functional.dropout(model["embedding"](x), DROPOUT, training)
         if network.bidirectional:  # packed, so that the backward direction starts at each sentence's own end
-            _, (h, _) = model[name](pack_padded_sequence(x, lengths, enforce_sorted=False))
+            _, (h, _) = model["layer"](pack_padded_sequence(x, lengths, enforce_sorted=False))
             final = torch.cat([h[0], h[1]], -1)
         else:
-            y, _ = model[name](x)
+            y, _ = model["layer"](x)
             final = y[lengths - 1, torch.arange(len(sentences))]
         return model["output"](nn.functional.dropout(final, DROPOUT, training))
 
-    data = [(encode(sentence), label) for sentence, label in drawn.items()]
+    data = [(torch.from_numpy(vocabulary.encode(sentence)), label) for sentence, label in drawn.items()]
     updates = len(data) // BATCH  # of one epoch
     optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, EPOCHS * updates, pct_start=0.1)
@@ -121,15 +114,19 @@ def main() -> None:
             optimizer.step()
             schedule.step()
 
+    trained = fastrnn.SequenceModel(
+        fastrnn.from_torch(model["layer"]),
+        embedding=model["embedding"].weight.detach(),
+        head=fastrnn.from_torch(model["output"])._replace(activation="softmax"),
+        wiring="many_to_one",
+        vocabulary=vocabulary,
+        labels=labels,
+    )
     path = ROOT / network.path
-    path.parent.mkdir(exist_ok=True)
-    metadata = {"format": "1", "vocabulary": json.dumps(vocabulary), "labels": json.dumps(labels)}
-    save_file({k: v.detach().contiguous() for k, v in model.state_dict().items()}, path, metadata)
-    path.chmod(0o644)
-    with torch.inference_mode():
-        guess = forward([encode(words(sentence)) for _, sentence in held_out], False).argmax(1).tolist()
-    right = sum(labels[g] == label for g, (label, _) in zip(guess, held_out, strict=True))
-    unknown = {w for _, sentence in held_out for w in words(sentence)} - set(vocabulary)
+    trained.save(path)
+    p = trained.predict_many([vocabulary.encode(words(sentence)) for sentence in held_out])
+    right = sum(labels[i] == intent for i, intent in zip(p.argmax(1), intents, strict=True))
+    unknown = {w for sentence in held_out for w in words(sentence)} - set(vocabulary.tokens)
     print(f"{len(drawn):,} sentences, {len(vocabulary):,} words; {path.stat().st_size:,} bytes")
     print(f"held-out sentences: {right} of {len(held_out)} right; {len(unknown)} unknown words")
 

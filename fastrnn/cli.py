@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import fastrnn
+from fastrnn import text_checks
 
 __all__ = ["main"]
 
@@ -58,15 +59,13 @@ def label(sentence: str, path: str | None = None) -> list[str]:
     """Return the labels of a sentence, the most probable first, as `fastrnn classify` prints them."""
     from fastrnn.demo import intent_model, words
 
-    if path is None:
-        model: Any = intent_model()
-        ids = model.vocabulary.encode(words(sentence))
-    else:
-        model = _loaded(path)
-        if model.labels is None:
-            raise ValueError(f"{path} has no labels: build the model with labels=, save it and try again")
-        ids = model.vocabulary.encode(sentence)
-    p = model.predict(ids, wiring="many_to_one")
+    model: Any = intent_model() if path is None else _loaded(path)
+    text_checks.classifier(path, model.labels, model.wiring)
+    vocabulary = model.vocabulary
+    own = {vocabulary.unknown, vocabulary.pad, vocabulary.start, vocabulary.stop}
+    # Where no token is anything else than what `words` gives, as in the demo's networks, no text has another one.
+    divided = vocabulary.unit == "word" and all(words(token) == [token] for token in {*vocabulary.tokens} - own)
+    p = model.predict(vocabulary.encode(words(sentence) if divided else sentence))
     width = max(map(len, model.labels))
     return [f"{model.labels[i]:{width}}  {p[i]:.4f}" for i in (-p).argsort(kind="stable")]
 

@@ -3,7 +3,6 @@
 The models and texts lie in fastrnn/data; examples/README.md says where they come from and how they were trained.
 """
 
-import json
 import math
 import re
 import sys
@@ -21,7 +20,7 @@ from fastrnn import __version__
 if TYPE_CHECKING:
     from fastrnn.model import SequenceModel
 
-__all__ = ["character_model", "intent_model", "label_sentences", "read_text", "run", "words"]
+__all__ = ["character_model", "intent_model", "label_sentences", "read_text", "requests", "run", "words"]
 
 DATA = Path(__file__).parent / "data"
 UNKNOWN = "<unknown>"  # the word with id 0: every word that the training did not see
@@ -86,21 +85,6 @@ def words(sentence: str) -> list[str]:
     return ["0" if word.isdigit() else word for word in re.findall(r"[a-z]+|[0-9]+", sentence.lower())]
 
 
-def load(name: str | Path) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
-    """Return a model's tensors, by name, and its metadata: the vocabulary and the labels.
-
-    A relative `name` is that of a file of the demo.
-    """
-    from safetensors import safe_open
-
-    with safe_open(DATA / name, framework="numpy") as file:
-        metadata = file.metadata()
-        if metadata["format"] != "1":
-            raise ValueError(f"{name} has format {metadata['format']}, this version of fastrnn reads format 1")
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no dict
-    return tensors, {key: json.loads(value) for key, value in metadata.items()}
-
-
 def character_model(backend: str | None = None) -> "SequenceModel":
     """Return the network that knows which character follows, with its vocabulary.
 
@@ -115,25 +99,14 @@ def character_model(backend: str | None = None) -> "SequenceModel":
     >>> character_model().generate("It is a truth univ", 7, temperature=0)
     'ersally'
     """
-    import fastrnn
-
-    tensors, metadata = load("char_lstm.safetensors")
-    head = fastrnn.Dense(tensors["output.weight"], tensors["output.bias"], "softmax")
-    return fastrnn.SequenceModel(
-        _layer(fastrnn.LSTM, "lstm.", tensors, backend),
-        embedding=tensors["embedding.weight"],
-        head=head,
-        vocabulary=fastrnn.Vocabulary(metadata["vocabulary"]),
-    )
+    return _model("char_lstm.safetensors", backend)
 
 
-def intent_model(name: str | Path = "intent_gru.safetensors", backend: str | None = None) -> "SequenceModel":
-    """Return a network that knows what a sentence wants, with its vocabulary and labels.
+def intent_model(backend: str | None = None) -> "SequenceModel":
+    """Return the network that knows what a sentence wants, with its vocabulary and labels.
 
     Parameters
     ----------
-    name : str or path
-        The file, one of examples/train_intent_model.py.
     backend : str, optional
         Of its layer.
 
@@ -145,27 +118,24 @@ def intent_model(name: str | Path = "intent_gru.safetensors", backend: str | Non
     >>> model.labels[p.argmax()]
     'time'
     """
+    return _model("intent_gru.safetensors", backend)
+
+
+def _model(name: str, backend: str | None) -> "SequenceModel":
     import fastrnn
 
-    tensors, metadata = load(name)
-    prefix = next(key for key in tensors if key.endswith("weight_hh_l0")).removesuffix("weight_hh_l0")
-    kind = {"gru.": fastrnn.GRU, "lstm.": fastrnn.LSTM, "rnn.": fastrnn.RNN}[prefix]
-    head = fastrnn.Dense(tensors["output.weight"], tensors["output.bias"], "softmax")
-    return fastrnn.SequenceModel(
-        _layer(kind, prefix, tensors, backend),
-        embedding=tensors["embedding.weight"],
-        head=head,
-        wiring="many_to_one",
-        vocabulary=fastrnn.Vocabulary(metadata["vocabulary"], unit="word", unknown=UNKNOWN),
-        labels=metadata["labels"],
-    )
+    model: SequenceModel = fastrnn.load(DATA / name)
+    for layer in model.layers:
+        if isinstance(layer, fastrnn.Recurrent):
+            layer.backend = backend
+    return model
 
 
-def _layer(kind: Any, prefix: str, tensors: dict[str, NDArray[np.float32]], backend: str | None) -> Any:
-    """Return the recurrent layer among a model's tensors."""
-    hidden_size, input_size = tensors[f"{prefix}weight_hh_l0"].shape[1], tensors["embedding.weight"].shape[1]
-    both = f"{prefix}weight_hh_l0_reverse" in tensors
-    return kind(input_size, hidden_size, bidirectional=both, backend=backend).load_state_dict(tensors, prefix)
+def requests() -> tuple[list[str], list[str]]:
+    """Return the held-out sentences, and what each of them wants."""
+    lines = (DATA / "intents.tsv").read_text(encoding="utf-8").splitlines()
+    intents, sentences = zip(*(line.split("\t") for line in lines), strict=True)
+    return list(sentences), list(intents)
 
 
 def timed(function: Callable[..., Any], *args: Any, **options: Any) -> tuple[Any, float]:
@@ -254,11 +224,10 @@ def label_sentences(backend: str, step: Step = lambda what: None) -> SentenceRep
     import fastrnn
 
     step("the sentence classifier")
-    model: Any = intent_model(backend=backend)
-    by_reference: Any = intent_model(backend="reference")
+    model: Any = intent_model(backend)
+    by_reference: Any = intent_model("reference")
     fastrnn.warmup(model, by_reference)
-    lines = (DATA / "intents.tsv").read_text(encoding="utf-8").splitlines()
-    intents, sentences = zip(*(line.split("\t") for line in lines), strict=True)
+    sentences, intents = requests()
     (gru,), (reference,), embedding = model.layers, by_reference.layers, model.embedding
     ids = [model.vocabulary.encode(words(sentence)) for sentence in sentences]
 

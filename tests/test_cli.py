@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import fastrnn
 from fastrnn import cli
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -160,6 +163,28 @@ def test_classify_prints_intents_with_probabilities(capsys):
     assert sum(p) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    "name", ["examples/models/intent_bilstm", "examples/models/intent_rnn", "fastrnn/data/intent_gru"]
+)
+def test_classify_with_each_of_the_intent_classifiers(capsys, name):
+    path = str(ROOT / f"{name}.safetensors")
+    found = []
+    for sentence in ("what time is it", "What TIME is it?", "what is 12 and 7"):
+        assert cli.main(["classify", sentence, "--model", path]) == 0
+        found.append(capsys.readouterr().out)
+    assert found[0] == found[1]  # divided as the training did
+    assert found[0].split()[0] == "time"
+    assert len(found[0].splitlines()) == 12
+    assert found[2] == "\n".join(cli.label("what is 0 and 0", path)) + "\n"
+
+
+def test_classify_refuses_a_label_for_each_word(capsys):
+    assert cli.main(["classify", "i book", "--model", str(ROOT / "examples/models/tags.safetensors")]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "tags.safetensors must be a model with wiring='many_to_one', got 'many_to_many'" in err
+
+
 def test_models_of_ones_own(capsys, tmp_path):
     import numpy as np
 
@@ -167,7 +192,8 @@ def test_models_of_ones_own(capsys, tmp_path):
     rng = np.random.default_rng(0)
     layer, head = fastrnn.GRU(4, 5).init(), (rng.normal(size=(4, 5)), None, "softmax")
     given = {"embedding": "one_hot", "head": head, "vocabulary": vocabulary}
-    fastrnn.SequenceModel(layer, **given, labels=["a", "b", "c", "d"]).save(tmp_path / "labels")
+    labelled = {"labels": ["a", "b", "c", "d"], "wiring": "many_to_one"}
+    fastrnn.SequenceModel(layer, **given, **labelled).save(tmp_path / "labels")
     fastrnn.SequenceModel(layer, **given).save(tmp_path / "model")
     layer.save(tmp_path / "layer")
     assert cli.main(["classify", "yes maybe so", "--model", str(tmp_path / "labels")]) == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import fastrnn
 from fastrnn import demo
@@ -46,21 +47,10 @@ def fake(monkeypatch):
 
 def test_models_are_small_and_complete():
     assert sum(path.stat().st_size for path in demo.DATA.glob("*.safetensors")) <= 1_500_000
-    tensors, metadata = demo.load("char_lstm.safetensors")
-    assert tensors["output.weight"].shape[0] == len(metadata["vocabulary"]) == len(tensors["embedding.weight"])
-    tensors, metadata = demo.load("intent_gru.safetensors")
-    assert len(tensors["embedding.weight"]) == len(metadata["vocabulary"])
-    assert len(tensors["output.weight"]) == len(metadata["labels"])
-    assert metadata["vocabulary"][0] == demo.UNKNOWN
-
-
-def test_a_newer_format_is_refused(tmp_path, monkeypatch):
-    from safetensors.numpy import save_file
-
-    save_file({"x": np.zeros(1)}, tmp_path / "model.safetensors", {"format": "2"})
-    monkeypatch.setattr(demo, "DATA", tmp_path)
-    with pytest.raises(ValueError, match="format 2"):
-        demo.load("model.safetensors")
+    assert len(demo.character_model().vocabulary) == 72
+    model = demo.intent_model()
+    assert model.vocabulary.tokens[0] == model.vocabulary.unknown == demo.UNKNOWN
+    assert (model.wiring, len(model.labels)) == ("many_to_one", 12)
 
 
 def test_the_character_model_reads_and_writes(reports):
@@ -91,30 +81,28 @@ def torchs():
     """Bits per character, and each sentence's label and probability, by torch."""
     torch = pytest.importorskip("torch")
 
-    def load(name, layer, prefix):
-        tensors, metadata = demo.load(name)
-        tensors = {key: torch.tensor(value) for key, value in tensors.items()}
-        layer = layer(tensors["embedding.weight"].shape[1], tensors[f"{prefix}weight_hh_l0"].shape[1])
-        layer.load_state_dict({key.removeprefix(prefix): w for key, w in tensors.items() if key.startswith(prefix)})
-        code = {token: i for i, token in enumerate(metadata["vocabulary"])}
+    def load(name, model, layer):
+        tensors = {key: torch.tensor(value) for key, value in load_file(demo.DATA / name).items()}
+        layer = layer(model.layers[0].input_size, model.layers[0].hidden_size)
+        layer.load_state_dict({key: tensors[f"layers.0.{key}"] for key in layer.state_dict()})
 
         def run(tokens):
-            y, _ = layer(tensors["embedding.weight"][[code.get(token, 0) for token in tokens]])
-            return torch.log_softmax(y @ tensors["output.weight"].T + tensors["output.bias"], -1).numpy()
+            y, _ = layer(tensors["embedding.weight"][model.vocabulary.encode(tokens)])
+            return torch.log_softmax(y @ tensors["head.0.weight"].T + tensors["head.0.bias"], -1).numpy()
 
-        return run, code, metadata
+        return run
 
+    characters, intents = demo.character_model(), demo.intent_model()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # more only get in each other's way at batch size 1
     with torch.inference_mode():
-        read, code, _ = load("char_lstm.safetensors", torch.nn.LSTM, "lstm.")
+        read = load("char_lstm.safetensors", characters, torch.nn.LSTM)
         text = (demo.DATA / "pride_and_prejudice.txt").read_text(encoding="utf-8")
-        log_p = read(text[:-1])[range(len(text) - 1), [code[letter] for letter in text[1:]]]
-        label, _, metadata = load("intent_gru.safetensors", torch.nn.GRU, "gru.")
-        lines = (demo.DATA / "intents.tsv").read_text(encoding="utf-8").splitlines()
-        last = np.exp([label(demo.words(line.split("\t")[1]))[-1] for line in lines])
+        log_p = read(text[:-1])[range(len(text) - 1), characters.vocabulary.encode(text[1:])]
+        label = load("intent_gru.safetensors", intents, torch.nn.GRU)
+        last = np.exp([label(demo.words(sentence))[-1] for sentence in demo.requests()[0]])
     torch.set_num_threads(threads)
-    guesses = [metadata["labels"][i] for i in last.argmax(1)]
+    guesses = [intents.labels[i] for i in last.argmax(1)]
     return -log_p.mean(dtype=np.float64) / np.log(2), guesses, last.max(1)
 
 
@@ -130,10 +118,9 @@ def test_figures_equal_torchs(reports, torchs):
 def test_the_twins_know_as_many_intents_as_was_measured(name, right, backend):
     path = EXAMPLES / "models" / f"{name}.safetensors"
     assert path.stat().st_size <= 150_000
-    model = demo.intent_model(path, backend)
+    model = fastrnn.load(path)
     assert model.vocabulary == demo.intent_model().vocabulary
-    lines = (demo.DATA / "intents.tsv").read_text(encoding="utf-8").splitlines()
-    intents, sentences = zip(*(line.split("\t") for line in lines), strict=True)
+    sentences, intents = demo.requests()
     p = model.predict_many([model.vocabulary.encode(demo.words(sentence)) for sentence in sentences])
     assert sum(intent == model.labels[i] for intent, i in zip(intents, p.argmax(1), strict=True)) == right
 
@@ -147,9 +134,9 @@ def test_held_out_means_held_out():
 
 def test_no_held_out_sentence_is_a_template_without_slots():
     source = tomllib.loads((EXAMPLES / "data/intents.toml").read_text(encoding="utf-8"))
-    lines = (demo.DATA / "intents.tsv").read_text(encoding="utf-8").splitlines()
-    assert {line.split("\t")[0] for line in lines} == set(source["intents"])
-    sentences = [tuple(demo.words(line.split("\t")[1])) for line in lines]
+    held_out, intents = demo.requests()
+    assert set(intents) == set(source["intents"])
+    sentences = [tuple(demo.words(sentence)) for sentence in held_out]
     assert len(set(sentences)) == len(sentences)
     assert not {tuple(demo.words(t)) for templates in source["intents"].values() for t in templates} & set(sentences)
 
