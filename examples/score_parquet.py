@@ -3,8 +3,8 @@
     pip install pyarrow
     python examples/score_parquet.py model.safetensors sequences.parquet scored.parquet --column ids
 
-The column holds lists of ids, or of vectors as fixed-size lists. The new one holds the V numbers of each sequence, null
-where the list is null. Memory is bounded: rows are read, run and written a batch at a time.
+The column holds lists or large lists of ids, or of vectors as fixed-size lists. The new one holds the V numbers of each
+sequence, null where the list is null. Memory is bounded: rows are read, run and written a batch at a time.
 """
 
 import argparse
@@ -31,6 +31,29 @@ def scores(model: fastrnn.SequenceModel, column: pa.Array) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), found.shape[1], mask=mask)
 
 
+def is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
+def check(kind: pa.DataType, column: str, inputs: int) -> None:
+    """Demand lists of ids, or of vectors of so many numbers."""
+    cure = ""
+    if is_list(kind):
+        inner = kind.value_type
+        if is_number(inner.value_type if pa.types.is_fixed_size_list(inner) else inner):
+            return
+        if is_list(inner) and is_number(inner.value_type):
+            number = np.dtype(inner.value_type.to_pandas_dtype())
+            cure = f": cast it to pa.list_(pa.list_(pa.{number}(), {inputs}))"
+    elif pa.types.is_fixed_size_list(kind) and is_number(kind.value_type):
+        cure = f": cast it to pa.list_(pa.{np.dtype(kind.value_type.to_pandas_dtype())}())"
+    raise SystemExit(f"--column {column!r} must hold lists of ids, or of vectors as fixed-size lists, got {kind}{cure}")
+
+
 def score(model: fastrnn.SequenceModel, source: Path, target: Path, column: str, result: str) -> None:
     """Copy a file, with one more column."""
     with pq.ParquetFile(source) as file:
@@ -39,8 +62,7 @@ def score(model: fastrnn.SequenceModel, source: Path, target: Path, column: str,
             raise SystemExit(f"--column {column!r} is not among the columns of {source}: {names}")
         if result in names:
             raise SystemExit(f"--result {result!r} is a column of {source} already: choose another name")
-        if not pa.types.is_list(kind := file.schema_arrow.field(column).type):
-            raise SystemExit(f"--column {column!r} must hold lists of ids or of vectors, got {kind}")
+        check(kind := file.schema_arrow.field(column).type, column, model.layers[0].input_size)
         none = pa.array([], kind)
         schema = file.schema_arrow.append(pa.field(result, scores(model, none).type))
         with pq.ParquetWriter(target, schema) as writer, tqdm(total=file.metadata.num_rows, unit="seq") as bar:
@@ -60,10 +82,16 @@ def main() -> None:
     options = parser.parse_args()
     if options.target.exists():
         parser.error(f"{options.target} exists: choose another name")
-    model = fastrnn.load(options.model)
-    if not isinstance(model, fastrnn.SequenceModel):
-        parser.error(f"{options.model} must hold a SequenceModel, got {model!r}")
-    score(model, options.source, options.target, options.column, options.result)
+    try:
+        model = fastrnn.load(options.model)
+        if not isinstance(model, fastrnn.SequenceModel):
+            parser.error(f"{options.model} must hold a SequenceModel, got {model!r}")
+        score(model, options.source, options.target, options.column, options.result)
+    except BaseException as error:
+        options.target.unlink(missing_ok=True)  # half a file is none, and would be in the way of the next try
+        if isinstance(error, (OSError, TypeError, ValueError)):
+            raise SystemExit(f"error: {error}") from error
+        raise
 
 
 if __name__ == "__main__":

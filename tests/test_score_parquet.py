@@ -54,6 +54,35 @@ def test_a_file(example, monkeypatch, tmp_path, capsys):
             assert np.array_equal(np.float32(h), make().predict(sequence, wiring="many_to_one"))
 
 
+@pytest.mark.parametrize("vectors", [False, True])
+def test_large_lists(example, monkeypatch, tmp_path, vectors):
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, 9, 20)
+    if vectors:
+        sequences = [rng.normal(size=(n, 6)).astype(np.float32).tolist() for n in lengths]
+    else:
+        sequences = [rng.integers(0, 6, n).tolist() for n in lengths]
+    inner = pa.list_(pa.float32(), 6) if vectors else pa.int64()
+    pq.write_table(pa.table({"ids": pa.array(sequences, pa.large_list(inner))}), tmp_path / "in")
+    model = make(None if vectors else "one_hot")
+    model.save(tmp_path / "model")
+    run(example, monkeypatch, tmp_path / "model", tmp_path / "in", tmp_path / "out")
+    found = pq.read_table(tmp_path / "out")
+    assert found.schema.field("ids").type == pa.large_list(inner)
+    parts = [np.float32(s).reshape(-1, 6) if vectors else s for s in sequences]
+    assert np.array_equal(np.float32(found["scores"].to_pylist()), model.predict_many(parts, wiring="many_to_one"))
+
+
+def test_the_cure_for_lists_of_lists_cures(example):
+    x = np.random.default_rng(0).normal(size=(1, 4, 6))
+    column = pa.array(x.tolist()).cast(pa.list_(pa.list_(pa.float64(), 6)))
+    example.check(column.type, "ids", 6)
+    assert np.array_equal(
+        np.float32(example.scores(make(None), column).to_pylist()),
+        make(None).predict_many(list(x), wiring="many_to_one"),
+    )
+
+
 @pytest.mark.parametrize("kind", [np.int64, np.float32])
 def test_nothing_is_copied(example, monkeypatch, kind):
     vectors = kind == np.float32
@@ -80,9 +109,17 @@ def test_nothing_is_copied(example, monkeypatch, kind):
     [
         ({"ids": [[1]]}, ["--column", "x"], r"--column 'x' is not among the columns of .*\['ids'\]"),
         ({"ids": [[1]]}, ["--result", "ids"], "--result 'ids' is a column of .* already"),
-        ({"ids": [1]}, [], "--column 'ids' must hold lists of ids or of vectors, got int64"),
+        ({"ids": [1]}, [], "--column 'ids' must hold lists of ids, or of vectors as fixed-size lists, got int64$"),
+        ({"ids": [["a"]]}, [], "--column 'ids' must hold lists of ids, .* got list<.*string>$"),
+        ({"ids": [[[1.0] * 6]]}, [], r"got list<.*double>>: cast it to pa\.list_\(pa\.list_\(pa\.float64\(\), 6\)\)$"),
+        (
+            {"ids": pa.array([[1]], pa.list_(pa.int8(), 1))},
+            [],
+            r"got fixed_size.*: cast it to pa\.list_\(pa\.int8\(\)\)$",
+        ),
+        ({"ids": [[1], [9]]}, [], r"^error: sequences\.values must hold ids in 0\.\.5, got 9"),
     ],
-    ids=["column", "result", "type"],
+    ids=["column", "result", "type", "strings", "lists of lists", "fixed size", "data"],
 )
 def test_errors(example, monkeypatch, tmp_path, table, arguments, message):
     pq.write_table(pa.table(table), tmp_path / "in")
