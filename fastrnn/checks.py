@@ -2,7 +2,7 @@
 
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -414,73 +414,6 @@ def wrong_stream_input(shape: tuple[int, ...], letters: str, sizes: Mapping[str,
     elif len(shape) == len(letters) and shape[-1] == sizes["I"]:
         cure = ": one row for each of rows" if "n" in letters else ": one row for each stream, or name some with rows="
     return ValueError(f"x is {shape}, expected {_axes(letters)} = {_axes(expected)}{cure}")
-
-
-# Text -----------------------------------------------------------------------------------------------------------------
-
-
-def text(value: Any, name: str) -> str:
-    """Return a str."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, got {_kind(value)}")
-    return value
-
-
-def vocabulary(tokens: Any, special: Mapping[str, Any], unit: str) -> tuple[str, ...]:
-    """Return the tokens of a vocabulary; all but special ones are units of text, and none comes twice."""
-    for name, token in special.items():
-        if token is not None:
-            text(token, name)
-    if isinstance(tokens, str) or not isinstance(tokens, Iterable):
-        raise TypeError(f"tokens must be a sequence of str, got {_kind(tokens)}: list(text) has its characters")
-    found = tuple(tokens)
-    if not found:
-        raise ValueError("tokens must be at least one, got none: an id needs a token that it stands for")
-    seen: set[str] = set()
-    for i, token in enumerate(found):
-        if not isinstance(token, str):
-            raise TypeError(f"tokens must be strings, got {_kind(token)} at {i}")
-        if token in seen:
-            raise ValueError(f"tokens must differ, got {token!r} again at {i}")
-        seen.add(token)
-        if token not in special.values() and not _is_unit(token, unit):
-            what = {"char": "one character", "word": "a word without white space", "byte": "of chr(0) .. chr(255)"}
-            raise ValueError(f"each of tokens must be {what[unit]} for unit={unit!r}, got {token!r} at {i}")
-    for name, token in special.items():
-        if token is not None and token not in seen:
-            raise ValueError(f"{name}={token!r} must be among tokens: put it there")
-    return found
-
-
-def _is_unit(token: str, unit: str) -> bool:
-    if unit == "word":
-        return token.split() == [token]
-    return len(token) == 1 and (unit == "char" or ord(token) < 256)
-
-
-def units(value: Any) -> list[str]:
-    """Return the tokens of a text that is divided already."""
-    if not isinstance(value, Iterable):
-        raise TypeError(f"text must be a str or a sequence of them, got {_kind(value)}")
-    return [text(unit, "each token of text") for unit in value]
-
-
-def unknown_token(token: str, unit: str) -> ValueError:
-    """Return the error of text that a vocabulary has no id for."""
-    what = f"byte {ord(token):#04x}" if unit == "byte" and len(token) == 1 else repr(token)
-    return ValueError(f"text has {what}, which is not in the vocabulary: give the vocabulary an unknown token")
-
-
-def ids(value: Any, size: int) -> list[int]:
-    """Return ids of a vocabulary of `size` tokens."""
-    found = array(value, "ids")
-    if found.size and found.dtype.kind not in "iu":
-        raise TypeError(f"ids must be integers, got dtype {found.dtype}")
-    if found.ndim != 1:
-        raise ValueError(f"ids must be (T,), got shape {found.shape}")
-    if found.size and not (found.min() >= 0 and found.max() < size):
-        raise ValueError(f"ids must be in 0..{size - 1}, got {found.min()}..{found.max()}")
-    return found.tolist()  # type: ignore[no-any-return]
 
 
 # Words of messages ----------------------------------------------------------------------------------------------------

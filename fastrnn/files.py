@@ -240,7 +240,7 @@ def _sequence_model(config: dict[str, Any], file: Any, tensors: Mapping[str, set
 
     vocabulary = config["vocabulary"]
     if vocabulary is not None:
-        _demand(vocabulary, Vocabulary(())._config())
+        _demand(vocabulary, Vocabulary(("a",))._config())
     return SequenceModel(
         parts("layers"),
         head=parts("head"),

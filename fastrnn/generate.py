@@ -443,7 +443,7 @@ class Writing(OfModel):
         return Prompts([text_checks.ids(prompt, vocab, name)], False, False)
 
     def _encoded(self, text: Any, name: str) -> Array:
-        checks.text(text, name)
+        text_checks.text(text, name)
         if self._model.vocabulary is None:
             raise text_checks.no_vocabulary(name)
         return self._model.vocabulary.encode(text)

@@ -77,7 +77,7 @@ class Vocabulary:
     ) -> None:
         unit = checks.choice(unit, "unit", UNITS)
         special = {"unknown": unknown, "pad": pad, "start": start, "stop": stop}
-        found = checks.vocabulary(tokens, special, unit)
+        found = text_checks.vocabulary(tokens, special, unit)
         self.__dict__.update(tokens=found, unit=unit, **special)
         self.__dict__["_ids"] = {token: i for i, token in enumerate(found)}
         apart = {token for token in special.values() if token is not None and (unit == "word" or len(token) > 1)}
@@ -106,7 +106,7 @@ class Vocabulary:
         >>> fastrnn.Vocabulary.from_text("to be or not to be", "word", unknown="<unknown>").tokens
         ('<unknown>', 'be', 'not', 'or', 'to')
         """
-        checks.text(text, "text")
+        text_checks.text(text, "text")
         own = map(chr, range(256)) if unit == "byte" else sorted(set(_units(text, unit)))
         first = dict.fromkeys(token for token in special.values() if token is not None)
         return cls((*first, *(token for token in own if token not in first)), unit=unit, **special)
@@ -130,7 +130,7 @@ class Vocabulary:
             none.
         """
         units, ids = (
-            (_units(text, self.unit), self._of_text) if isinstance(text, str) else (checks.units(text), self._ids)
+            (_units(text, self.unit), self._of_text) if isinstance(text, str) else (text_checks.units(text), self._ids)
         )
         if self.unknown is not None:
             other = self._ids[self.unknown]
@@ -138,7 +138,7 @@ class Vocabulary:
         try:
             return np.array([ids[unit] for unit in units], np.int64)
         except KeyError as error:
-            raise checks.unknown_token(error.args[0], self.unit) from None
+            raise text_checks.unknown_token(error.args[0], self.unit) from None
 
     def decode(self, ids: Any) -> str:
         """Return the text that ids stand for.
@@ -159,7 +159,7 @@ class Vocabulary:
         TypeError
             For ids that are not integers.
         """
-        return "".join(self._pieces(checks.ids(ids, len(self.tokens))))
+        return "".join(self._pieces(text_checks.decodable(ids, len(self.tokens))))
 
     def _pieces(self, ids: Iterable[int]) -> Iterator[str]:
         """Yield what ids add to a text, one by one; a character of several bytes comes whole."""
