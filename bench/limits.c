@@ -26,24 +26,24 @@ static const T zeros[FASTRNN_GROUP_BYTES * TILE_VECS / sizeof(T)] = {0};
 
 int block_bytes(int wide) { return (wide ? TILE_VECS : VECTORS) * LANES * (int)sizeof(T); }   /* of one step of depth */
 
-INLINE void pass(const int V, const T *w, ptrdiff_t blocks, ptrdiff_t depth, const T *a, T *out, int down)
+INLINE void pass(const int V, const int far, const T *w, ptrdiff_t blocks, ptrdiff_t depth, const T *a, T *out, int down)
 {
     const ptrdiff_t stride = V * LANES;
     for (ptrdiff_t i = 0; i < blocks; i++) {
         const ptrdiff_t block = down ? blocks - 1 - i : i;
         vec acc[1][TILE_VECS];
-        accumulate(1, GROUPS(V), 1, REGISTERS(V), 0, acc, NULL, 0, zeros, 0, NULL, &a, depth, w + block * depth * stride, stride, GROUP);
+        accumulate(1, GROUPS(V), 1, REGISTERS(V), 0, far, acc, NULL, 0, zeros, 0, NULL, &a, depth, w + block * depth * stride, stride, GROUP);
         for (int s = 0; s < V; s++) v_store(out + s * LANES, acc[0][s]);
     }
 }
 
-/* Weights of `blocks` blocks of one row, in the wider or the narrower of two widths, read `passes` times, up and down in turn as the steps do;
- * -> bytes read.  Which of the two widths is faster depends on the processor and on the cache. */
-double stream(int wide, const T *w, ptrdiff_t blocks, ptrdiff_t depth, const T *a, T *out, ptrdiff_t passes)
+/* Weights of `blocks` blocks of one row, in the wider or the narrower of two widths, fetched early if `far`, read `passes` times, up and down in
+ * turn as the steps do; -> bytes read.  Which of these is fastest depends on the processor and on the cache. */
+double stream(int wide, int far, const T *w, ptrdiff_t blocks, ptrdiff_t depth, const T *a, T *out, ptrdiff_t passes)
 {
     for (ptrdiff_t i = 0; i < passes; i++) {
-        if (wide) pass(TILE_VECS, w, blocks, depth, a, out, i % 2);
-        else pass(VECTORS, w, blocks, depth, a, out, i % 2);
+        if (wide) pass(TILE_VECS, far, w, blocks, depth, a, out, i % 2);
+        else pass(VECTORS, far, w, blocks, depth, a, out, i % 2);
     }
     return (double)passes * (double)blocks * (double)depth * block_bytes(wide);
 }
@@ -57,7 +57,7 @@ double multiply(const T *w, const T *a, T *out, ptrdiff_t passes)
     for (int m = 0; m < MAX_ROWS; m++) rows[m] = a + m * ROW_DEPTH;
     vec acc[MAX_ROWS][TILE_VECS];
     for (ptrdiff_t pass = 0; pass < passes; pass++) {
-        accumulate(MAX_ROWS, GROUPS(VECTORS), 1, REGISTERS(VECTORS), 0, acc, NULL, 0, zeros, 0, NULL, rows, ROW_DEPTH, w, stride, GROUP);
+        accumulate(MAX_ROWS, GROUPS(VECTORS), 1, REGISTERS(VECTORS), 0, 0, acc, NULL, 0, zeros, 0, NULL, rows, ROW_DEPTH, w, stride, GROUP);
         for (int m = 0; m < MAX_ROWS; m++)
             for (int s = 0; s < VECTORS; s++) v_store(out + (m * VECTORS + s) * LANES, acc[m][s]);
     }

@@ -15,6 +15,7 @@ import tempfile
 import time
 from bisect import bisect_left
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -48,7 +49,7 @@ class Loops:
         self.weights = self.weights[start:]
         self.rows, self.out = np.full(4096, 1e-3, dtype), np.empty(4096, dtype)
 
-    def run(self, size: int | None, wide: bool, passes: int) -> float:
+    def run(self, size: int | None, passes: int, wide: bool = False, far: bool = False) -> float:
         """Read `size` bytes of weights again and again, or multiply for None; -> bytes, or operations."""
         w, a, out = (ctypes.c_void_p(array.ctypes.data) for array in (self.weights, self.rows, self.out))
         if size is None:
@@ -57,7 +58,7 @@ class Loops:
         depth = min(DEPTH, size // column)
         blocks = size // (depth * column)
         sizes = ctypes.c_ssize_t(blocks), ctypes.c_ssize_t(depth)
-        return self.library.stream(wide, w, *sizes, a, out, ctypes.c_ssize_t(passes))
+        return self.library.stream(wide, far, w, *sizes, a, out, ctypes.c_ssize_t(passes))
 
 
 def compiled(folder: Path, tier: str) -> dict[str, Path]:
@@ -74,12 +75,12 @@ def compiled(folder: Path, tier: str) -> dict[str, Path]:
     return libraries
 
 
-def rate(loops: list[Loops], size: int | None, wide: bool = False) -> float:
+def rate(loops: list[Loops], size: int | None, wide: bool = False, far: bool = False) -> float:
     """The best rate of one thread in 1e9 a second, while as many threads run as there are loops."""
     passes, seconds = 1, 0.0
     while seconds < SECONDS:
         start = time.perf_counter()
-        loops[0].run(size, wide, passes)
+        loops[0].run(size, passes, wide, far)
         seconds = time.perf_counter() - start
         passes = math.ceil(passes * min(100, 1.2 * SECONDS / max(seconds, 1e-9))) if seconds < SECONDS else passes
     barrier = Barrier(len(loops))
@@ -89,7 +90,7 @@ def rate(loops: list[Loops], size: int | None, wide: bool = False) -> float:
         for _ in range(REPEATS):
             barrier.wait()
             start = time.perf_counter()
-            done = loop.run(size, wide, passes)
+            done = loop.run(size, passes, wide, far)
             best = max(best, done / (time.perf_counter() - start))
         return best
 
@@ -98,8 +99,8 @@ def rate(loops: list[Loops], size: int | None, wide: bool = False) -> float:
 
 
 def streaming_rate(loops: list[Loops], size: int) -> float:
-    """The same of bytes of weights, blocks being of the width that is faster."""
-    return max(rate(loops, size, wide) for wide in (False, True))
+    """The same of bytes of weights, in the way that is fastest."""
+    return max(rate(loops, size, *way) for way in product((False, True), repeat=2))
 
 
 def measure(thread_counts: tuple[int, ...] = (1, ALL_THREADS)) -> Limits:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -62,9 +63,9 @@ def limits_of(gflops, gigabytes, threads=1):
 def test_limits_run_the_loop_of_the_kernels(tmp_path):
     for dtype, library in limits["compiled"](tmp_path, fastrnn.cpu_info()["tier"]).items():
         loops = limits["Loops"](library, dtype)
-        assert loops.run(None, False, 2) == 2 * loops.run(None, False, 1) > 0
-        for wide in (False, True):
-            assert loops.run(1 << 16, wide, 3) == 3 << 16
+        assert loops.run(None, 2) == 2 * loops.run(None, 1) > 0
+        for wide, far in product((False, True), repeat=2):
+            assert loops.run(1 << 16, 3, wide, far) == 3 << 16
 
 
 def test_check_prints_every_target():
