@@ -1,4 +1,4 @@
-"""Turn results/*.json into the README's table and plots, and hold them against targets.toml with --check."""
+"""Turn results/*.json into plots and the tables of both READMEs, and hold them against targets.toml with --check."""
 
 import argparse
 import json
@@ -16,11 +16,12 @@ sys.path.insert(0, str(HERE))
 import limits  # noqa: E402
 import rows as grid  # noqa: E402
 
-from fastrnn._bench import plots  # noqa: E402
+from fastrnn._bench import engines, plots  # noqa: E402
 from fastrnn._bench.engines import PEERS  # noqa: E402
+from fastrnn._bench.problems import Row  # noqa: E402
 
 README = HERE.parent / "README.md"
-MARKERS = ("<!-- bench -->", "<!-- /bench -->")
+MISSED = HERE / "README.md"
 SHOWN = ("numba", "reference", "torch", "onnxruntime", "openvino")
 FAMILIES = {
     "S": "one step from a given state",
@@ -32,6 +33,8 @@ FAMILIES = {
     "C": "import, load and first call, us in all",
 }
 
+ASKED = {"limit": "SQBRD", "growth": "M", "speedup": "P"}  # families with such a figure; the others are of all but M, P
+UNEXPLAINED = "not known"
 NOISE = 0.05  # at most so much of a run's A/A spread counts as an excuse
 MANY_ROWS = 32  # from this batch size on the arithmetic is the limit, below it the weights
 
@@ -44,6 +47,20 @@ class Figure(NamedTuple):
     value: float
     bound: float = math.inf  # the most that the machine allows
     enough: float = 0.9  # the part of the bound that counts as reaching it
+
+
+class Verdict(NamedTuple):
+    """A target held against a run."""
+
+    status: str  # pass, miss, bound, or "not measured"
+    figures: dict[str, Figure]  # of each row, or of the geometric mean
+    statuses: dict[str, str]
+    measured: int
+    named: int  # rows, the measured ones among them
+
+    def missed(self) -> dict[str, Figure]:
+        """The figures that miss it."""
+        return {name: found for name, found in self.figures.items() if self.statuses[name] == "miss"}
 
 
 def load(folder: Path) -> dict[str, Run]:
@@ -89,7 +106,7 @@ def fastest(row: dict[str, Any], against: tuple[str, ...] | list[str]) -> dict[s
 def least(name: str, run: Run) -> float | None:
     """Seconds that the machine needs for a row at least."""
     row = grid.parse(name)
-    return limits.seconds(row, run["limits"]) if "limits" in run and row.family in "SQBRD" else None
+    return limits.seconds(row, run["limits"]) if "limits" in run and row.family in ASKED["limit"] else None
 
 
 def figure(target: dict[str, Any], name: str, run: Run) -> Figure | None:
@@ -118,38 +135,70 @@ def figure(target: dict[str, Any], name: str, run: Run) -> Figure | None:
 # Targets --------------------------------------------------------------------------------------------------------------
 
 
-def check(target: dict[str, Any], run: Run) -> tuple[str, str]:
-    """-> pass, miss, bound or "not measured"; and the figure that decided."""
-    if not run["rows"]:
-        return "not measured", ""
-    count = run["machine"]["cpu"]["cpus"] if target.get("threads") == "all" else 1
-    figures = {
-        name: found
-        for name in run["rows"]
-        if threads(name) == count
+def has_figure(target: dict[str, Any], row: Row) -> bool:
+    """Whether a target asks for a figure that a row has, once it is measured."""
+    kind = target.get("figure", "ratio")
+    if row.family not in ASKED.get(kind, "SQBRDGC"):
+        return False
+    ran, ours = engines.engines(row), engines.ours(row)
+    against = [ours if name == "ours" else name for name in target.get("against", PEERS)]
+    return kind != "ratio" or (target.get("ours", ours) in ran and not set(ran).isdisjoint(against))
+
+
+def named(target: dict[str, Any], run: Run) -> list[str]:
+    """The rows of a target: those of rows.py, and what was measured when it had others."""
+    cpus = run["machine"]["cpu"]["cpus"]
+    found = {row.name: row for row in grid.every(cpus)} | {name: grid.parse(name) for name in run["rows"]}
+    return [
+        name
+        for name, row in found.items()
+        if row.threads == (cpus if target.get("threads") == "all" else 1)
         and any(fnmatchcase(name.rpartition("-")[0], pattern) for pattern in target["rows"])
-        and (found := figure(target, name, run)) is not None
-    }
+        and has_figure(target, row)
+    ]
+
+
+def hold(target: dict[str, Any], run: Run) -> Verdict:
+    """Hold a target against a run."""
+    names = named(target, run) if run["rows"] else []
+    figures = {name: found for name in names if name in run["rows"] and (found := figure(target, name, run))}
     if not figures:
-        return "not measured", ""
-    tolerance = min(noise(run, count), NOISE) if target.get("figure", "ratio") == "ratio" else 0.0
+        return Verdict("not measured", {}, {}, 0, len(names))
+    measured = len(figures)
+    tolerance = min(noise(run, threads(names[0])), NOISE) if target.get("figure", "ratio") == "ratio" else 0.0
     if target.get("over") == "geomean":
         columns = zip(*figures.values(), strict=True)
         figures = {"geometric mean": Figure(*(statistics.geometric_mean(column) for column in columns))}
     judged = {name: judge(found, target, tolerance) for name, found in figures.items()}
-    status = max(judged.values(), key=("pass", "bound", "miss").index)
+    return Verdict(max(judged.values(), key=("pass", "bound", "miss").index), figures, judged, measured, len(names))
+
+
+def check(target: dict[str, Any], run: Run) -> tuple[str, str]:
+    """-> pass, miss, bound or "not measured"; and the figure that decided."""
+    held = hold(target, run)
+    if not held.figures:
+        return held.status, ""
     lower = "at_least" in target
     worst = (min if lower else max)(
-        (name for name in figures if judged[name] == status), key=lambda name: figures[name].value
+        (name for name in held.figures if held.statuses[name] == held.status), key=lambda name: held.figures[name].value
     )
-    value, bound, _ = figures[worst]
-    sign = f">= {target['at_least']}" if lower else f"<= {target['at_most']}"
-    text = f"{value:.3g}, wanted {sign}: {worst}"
-    if len(figures) > 1:
-        text += f", worst of {len(figures)} rows"
-    if lower and status != "pass" and bound < target["at_least"]:
-        text += f"; the machine allows {bound:.3g}, of which this is {value / bound:.0%}"
-    return status, text
+    found = held.figures[worst]
+    text = f"{found.value:.3g}, wanted {wanted(target)}: {worst}"
+    if held.measured > 1:
+        text += f" of {held.measured} rows" if worst not in run["rows"] else f", worst of {held.measured} rows"
+    if held.status != "pass" and (allowed := beyond(found, target)):
+        text += f"; {allowed}, of which this is {found.value / found.bound:.0%}"
+    return held.status, text
+
+
+def wanted(target: dict[str, Any]) -> str:
+    """What a target's figure must reach."""
+    return f">= {target['at_least']}" if "at_least" in target else f"<= {target['at_most']}"
+
+
+def beyond(found: Figure, target: dict[str, Any]) -> str:
+    """What the machine allows, where that is less than a target wants."""
+    return f"the machine allows {found.bound:.3g}" if found.bound < target.get("at_least", 0) else ""
 
 
 def judge(found: Figure, target: dict[str, Any], tolerance: float) -> str:
@@ -178,7 +227,7 @@ def print_checks(targets: list[dict[str, Any]], runs: dict[str, Run]) -> bool:
     return not missed
 
 
-# The README -----------------------------------------------------------------------------------------------------------
+# The READMEs ----------------------------------------------------------------------------------------------------------
 
 
 def cell(entry: dict[str, Any] | None) -> str:
@@ -200,6 +249,12 @@ def label(name: str) -> str:
     more += ["bidirectional"] if row.directions == 2 and row.family != "R" else []
     more += ["float64"] if row.dtype == "float64" else []
     return ", ".join([f"{row.cell.upper()} {sizes}", *more])
+
+
+def title(name: str) -> str:
+    """A row in words."""
+    row = grid.parse(name)
+    return f"{row.family} {label(name)}, B {row.batch}, T {row.steps}"
 
 
 def in_order(run: Run, count: int) -> list[str]:
@@ -262,15 +317,25 @@ def beside_ourselves(run: Run) -> list[str]:
     return lines
 
 
-def readme(text: str, runs: dict[str, Run]) -> str:
+def readme(text: str, runs: dict[str, Run], targets: list[dict[str, Any]]) -> str:
     """The README with its tables written anew."""
     lines = ["No results yet: `python bench/run.py` measures."] if not runs else []
     for name, run in runs.items():
         machine = run["machine"]
         versions = ", ".join(f"{package} {version}" for package, version in machine["versions"].items() if version)
         lines += [f"{machine['cpu']['model']}, tier {machine['cpu']['tier']}, {run['date']}; {versions}.", ""]
-        for plot, title in drawn(run).items():
-            lines += [f"![{title}](bench/results/{name}-{plot}.svg)", ""]
+        rows, count = (
+            len(grid.every(machine["cpu"]["cpus"])),
+            sum(hold(target, run).status == "miss" for target in targets),
+        )
+        lines += [
+            f"Measured, and all that is said here rests on them: {len(run['rows'])} of the {rows} rows of",
+            f"[bench/rows.py](bench/rows.py). Missed: {count} of the {len(targets)} targets that we set ourselves;",
+            "[which rows, and what bounds them](bench/README.md#missed-targets).",
+            "",
+        ]
+        for plot, what in drawn(run).items():
+            lines += [f"![{what}](bench/results/{name}-{plot}.svg)", ""]
         for count in sorted({threads(row) for row in run["rows"]}):
             lines += [*table(run, count), ""]
         lines += beside_ourselves(run)
@@ -284,9 +349,47 @@ def readme(text: str, runs: dict[str, Run]) -> str:
             "**Bold: fastrnn loses.** GB/s: of weights. Of the limit: the machine's least time over fastrnn's.",
             "Written by `python bench/report.py`.",
         ]
-    before, rest = text.split(MARKERS[0])
-    _, after = rest.split(MARKERS[1])
-    return before + "\n".join([MARKERS[0], *lines, MARKERS[1]]) + after
+    return between(text, "bench", lines)
+
+
+def missed(text: str, runs: dict[str, Run], targets: list[dict[str, Any]]) -> str:
+    """The README of this folder with every row that misses its target, and what bounds it."""
+    lines = []
+    for name, run in runs.items():
+        lines += [
+            f"{name}:",
+            "",
+            "| target | threads | wanted | rows that miss it | what bounds them |",
+            "|---|--:|--:|---|---|",
+        ]
+        for target in targets:
+            cells = []
+            for row, found in hold(target, run).missed().items():
+                what = title(row) if row in run["rows"] else f"{row} of {hold(target, run).measured} rows"
+                allowed = beyond(found, target)
+                cells.append(f"{what}: {found.value:.3g}" + (f" ({allowed})" if allowed else ""))
+            if cells:
+                columns = [target["name"], str(target.get("threads", 1)), wanted(target), "<br>".join(cells)]
+                lines.append(f"| {' | '.join([*columns, target.get('bound', UNEXPLAINED)])} |")
+        lines.append("")
+    return between(text, "missed", lines[:-1])
+
+
+def unexplained(runs: dict[str, Run], targets: list[dict[str, Any]]) -> list[str]:
+    """Missed targets of which nobody said what bounds them."""
+    return [
+        f"{target['name']}, threads {target.get('threads', 1)}"
+        for target in targets
+        if "bound" not in target and any(hold(target, run).status == "miss" for run in runs.values())
+    ]
+
+
+def between(text: str, marker: str, lines: list[str]) -> str:
+    """A text with other lines between its two markers."""
+    first, last = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    before, rest = text.split(first)
+    _, after = rest.split(last)
+    return before + "\n".join([first, *lines, last]) + after
 
 
 # The plots ------------------------------------------------------------------------------------------------------------
@@ -304,18 +407,18 @@ def draw(folder: Path, name: str, run: Run) -> None:
     for count in sorted({threads(row) for row in run["rows"]}):
         series = f"{count} thread{'s' * (count > 1)}"
         for key in in_order(run, count):
-            row, entries = grid.parse(key), run["rows"][key]
+            entries = run["rows"][key]
             ours, best, least_seconds = mine(entries), fastest(entries, PEERS), least(key, run)
             if not ours["core"]:
                 continue
-            text = f"{row.family} {label(key)}, B {row.batch}, T {row.steps}"
+            text = title(key)
             if best:
                 shown["ratio"].setdefault(text, {})[series] = best["ratio"]["median"]
             if least_seconds:
                 shown["limit"].setdefault(text, {})[series] = least_seconds / ours["ratio"]["ours"]
-    for plot, title in drawn(run).items():
+    for plot, what in drawn(run).items():
         rows = list(shown[plot].items())
-        plots.dots(folder / f"{name}-{plot}.svg", title, rows, line=1, log=plot == "ratio")
+        plots.dots(folder / f"{name}-{plot}.svg", what, rows, line=1, log=plot == "ratio")
 
 
 def main() -> int:
@@ -327,13 +430,16 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of JSON files")
     options = parser.parse_args()
     runs = load(options.results)
+    targets = tomllib.loads((HERE / "targets.toml").read_text())["target"]
     if options.check:
-        targets = tomllib.loads((HERE / "targets.toml").read_text())["target"]
         return 0 if print_checks(targets, runs) else 1
-    README.write_text(readme(README.read_text(), runs))
+    README.write_text(readme(README.read_text(), runs, targets))
+    MISSED.write_text(missed(MISSED.read_text(), runs, targets))
     for name, run in runs.items():
         draw(options.results, name, run)
-    return 0
+    if without := unexplained(runs, targets):
+        print(f"missed, and no `bound` in targets.toml says why: {'; '.join(without)}", file=sys.stderr)
+    return 1 if without else 0
 
 
 if __name__ == "__main__":

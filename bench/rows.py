@@ -1,16 +1,12 @@
 """The rows of the benchmark, for one and all threads, named so that `-k` and targets.toml can pick them."""
 
+import functools
 import os
 
 from fastrnn._bench.problems import GATES, Row
 
 CELLS = tuple(GATES)
 ALL_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def threaded(rows: list[Row]) -> list[Row]:
-    """Every row on one thread, then on all."""
-    return [row._replace(threads=threads) for threads in sorted({1, ALL_THREADS}) for row in rows]
 
 
 def steps() -> list[Row]:
@@ -28,7 +24,7 @@ def steps() -> list[Row]:
         for input_size in (1, hidden)
         for batch in (1, 4, 16)
     ]
-    return threaded(rows + [Row("S", cell, 3, 37, 5, core=cell == "lstm") for cell in CELLS])
+    return rows + [Row("S", cell, 3, 37, 5, core=cell == "lstm") for cell in CELLS]
 
 
 def sequences() -> list[Row]:
@@ -53,7 +49,7 @@ def sequences() -> list[Row]:
             Row("Q", cell, 640, 640, 8, 1),
             Row("Q", cell, 128, 128, 1, 100, dtype="float64", core=lstm),
         ]
-    return threaded(rows)
+    return rows
 
 
 def batches() -> list[Row]:
@@ -74,7 +70,7 @@ def batches() -> list[Row]:
         for cell in CELLS
         for batch in (8, 32)
     ]
-    return threaded(rows)
+    return rows
 
 
 def ragged() -> list[Row]:
@@ -87,7 +83,7 @@ def ragged() -> list[Row]:
         for longest in (64, 1000, 4000)
         if hidden * batch <= 128 * 32 or longest < 4000  # else gigabytes, and minutes
     ]
-    return threaded([*rows, Row("R", "lstm", 3, 37, 5, 1000, directions=2)])
+    return [*rows, Row("R", "lstm", 3, 37, 5, 1000, directions=2)]
 
 
 def decays() -> list[Row]:
@@ -98,7 +94,7 @@ def decays() -> list[Row]:
 def generation() -> list[Row]:
     """Family G: a character model and a smaller one write, a token at a time."""
     rows = [Row("G", "lstm", 64, 512, 1, 200, layers=2, core=True), Row("G", "gru", 256, 256, 1, 200, core=True)]
-    return threaded([*rows, Row("G", "rnn", 3, 37, 1, 200)])
+    return [*rows, Row("G", "rnn", 3, 37, 1, 200)]
 
 
 def cold() -> list[Row]:
@@ -108,7 +104,7 @@ def cold() -> list[Row]:
 
 def memory() -> list[Row]:
     """Family M: the workspace of a call on a long sequence."""
-    return threaded([Row("M", "lstm", 128, 128, 1, 20_000, core=True)])
+    return [Row("M", "lstm", 128, 128, 1, 20_000, core=True)]
 
 
 def callers() -> list[Row]:
@@ -119,6 +115,32 @@ def callers() -> list[Row]:
         for hidden in (64, 128, 256, 512)
         for steps in (1, 100)
     ]
+
+
+FAMILIES = {
+    "S": steps,
+    "Q": sequences,
+    "B": batches,
+    "R": ragged,
+    "D": decays,
+    "G": generation,
+    "C": cold,
+    "M": memory,
+    "P": callers,
+}
+ONE_THREAD = "DCP"  # families without rows on all threads
+
+
+def family(letter: str, cpus: int = ALL_THREADS) -> list[Row]:
+    """Every row of a family on one thread, then on all."""
+    counts = {1} if letter in ONE_THREAD else {1, cpus}
+    return [row._replace(threads=threads) for threads in sorted(counts) for row in FAMILIES[letter]()]
+
+
+@functools.cache
+def every(cpus: int = ALL_THREADS) -> tuple[Row, ...]:
+    """All rows of all families."""
+    return tuple(row for letter in FAMILIES for row in family(letter, cpus))
 
 
 def parse(name: str) -> Row:

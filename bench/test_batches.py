@@ -2,7 +2,7 @@
 
 import rows
 
-ROWS = rows.batches()
+ROWS = rows.family("B")
 
 
 def test_batches(row, engine, compare):

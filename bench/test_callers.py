@@ -5,7 +5,7 @@ import rows
 
 import fastrnn
 
-ROWS = rows.callers()
+ROWS = rows.family("P")
 LAYERS = {"lstm": fastrnn.LSTM, "gru": fastrnn.GRU}
 
 

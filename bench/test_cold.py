@@ -2,7 +2,7 @@
 
 import rows
 
-ROWS = rows.cold()
+ROWS = rows.family("C")
 
 
 def test_cold(row, engine, compare):

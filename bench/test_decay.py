@@ -2,7 +2,7 @@
 
 import rows
 
-ROWS = rows.decays()
+ROWS = rows.family("D")
 
 
 def test_decay(row, engine, compare):

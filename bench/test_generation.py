@@ -2,7 +2,7 @@
 
 import rows
 
-ROWS = rows.generation()
+ROWS = rows.family("G")
 
 
 def test_generation(row, engine, compare):

@@ -8,7 +8,7 @@ import rows
 
 from fastrnn._bench.engines import obstacle
 
-ROWS = rows.memory()
+ROWS = rows.family("M")
 SHORT = 200  # steps
 
 

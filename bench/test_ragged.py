@@ -2,7 +2,7 @@
 
 import rows
 
-ROWS = rows.ragged()
+ROWS = rows.family("R")
 
 
 def test_ragged(row, engine, compare):

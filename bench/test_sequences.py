@@ -2,7 +2,7 @@
 
 import rows
 
-ROWS = rows.sequences()
+ROWS = rows.family("Q")
 
 
 def test_sequences(row, engine, compare):

@@ -2,7 +2,7 @@
 
 import rows
 
-ROWS = rows.steps()
+ROWS = rows.family("S")
 
 
 def test_steps(row, engine, compare):

@@ -20,17 +20,6 @@ run_py = runpy.run_path(str(BENCH / "run.py"))
 rows = sys.modules["rows"]  # which report.py imports
 TARGETS = tomllib.loads((BENCH / "targets.toml").read_text())["target"]
 NAME = "Q-gru-I3-H37-L1-uni-B5-T100-f32-1t"
-GRID = [
-    rows.steps,
-    rows.sequences,
-    rows.batches,
-    rows.ragged,
-    rows.decays,
-    rows.generation,
-    rows.cold,
-    rows.memory,
-    rows.callers,
-]
 
 
 def ratio(median):
@@ -80,14 +69,49 @@ def test_check_prints_every_target():
         assert set(found) <= {"pass", "miss", "bound", "not"}
 
 
-def test_readme_table_is_what_the_report_writes():
-    text = report["README"].read_text()
-    assert report["readme"](text, report["load"](BENCH / "results")) == text
+@pytest.mark.parametrize(("path", "write"), [("README", "readme"), ("MISSED", "missed")])
+def test_readme_tables_are_what_the_report_writes(path, write):
+    text = report[path].read_text()
+    assert report[write](text, report["load"](BENCH / "results"), TARGETS) == text
+
+
+def test_every_missed_target_says_what_bounds_it():
+    assert report["unexplained"](report["load"](BENCH / "results"), TARGETS) == []
+    target = {"name": "much", "rows": ["Q-*"], "against": ["torch"], "at_least": 3.0}
+    runs = {"here": run_of(cython=1.0, torch=2.0)}
+    assert report["unexplained"](runs, [target]) == ["much, threads 1"]
+    assert report["unexplained"](runs, [target | {"at_least": 1.5}, target | {"bound": "memory"}]) == []
+
+
+def test_all_rows_that_miss_a_target_are_told():
+    run = run_of(cython=1.0, torch=2.0)
+    for name, ratio in (("Q-rnn-I64-H64-L1-uni-B1-T100-f32-1t", 2.5), ("Q-rnn-I32-H32-L1-uni-B1-T100-f32-1t", 4.0)):
+        run["rows"] |= run_of(name, cython=1.0, torch=ratio)["rows"]
+    target = {"name": "much", "rows": ["Q-*"], "against": ["torch"], "at_least": 3.0, "bound": "memory"}
+    unbound = {name: value for name, value in target.items() if name != "bound"}
+    mean = target | {"over": "geomean"}
+    text = report["missed"]("<!-- missed --><!-- /missed -->", {"here": run}, [target, unbound, mean])
+    rows = "Q GRU 3->37, B 5, T 100: 2<br>Q RNN 64, B 1, T 100: 2.5"
+    assert f"| much | 1 | >= 3.0 | {rows} | memory |\n| much | 1 | >= 3.0 | {rows} | not known |" in text
+    assert "| geometric mean of 3 rows: 2.71 | memory |" in text
+    run["limits"] = limits_of(1e12, 100 * 4 * 64 * 64 / 0.88e-6 / 1e9)
+    assert "Q RNN 64, B 1, T 100: 2.5 (the machine allows 2.81)" in report["missed"](text, {"here": run}, [target])
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"{target['name']}, {target.get('threads', 1)}")
 def test_targets_are_well_formed(target):
-    assert set(target) <= {"name", "rows", "threads", "against", "ours", "figure", "at_least", "at_most", "over"}
+    assert set(target) <= {
+        "name",
+        "rows",
+        "threads",
+        "against",
+        "ours",
+        "figure",
+        "at_least",
+        "at_most",
+        "over",
+        "bound",
+    }
     assert ("at_least" in target) != ("at_most" in target)
     assert target.get("over", "each") in ("each", "geomean")
     assert target.get("figure", "ratio") in ("ratio", "seconds", "limit", "growth", "speedup")
@@ -95,15 +119,15 @@ def test_targets_are_well_formed(target):
 
 
 def test_every_glob_of_a_target_names_a_row():
-    names = [row.name.rpartition("-")[0] for family in GRID for row in family()]
+    names = [row.name.rpartition("-")[0] for row in rows.every()]
     for target in TARGETS:
         for pattern in target["rows"]:
             assert any(report["fnmatchcase"](name, pattern) for name in names), (target["name"], pattern)
 
 
-@pytest.mark.parametrize("family", GRID, ids=lambda family: family.__name__)
-def test_names_say_all_of_a_row(family):
-    found = [row._replace(core=False) for row in family()]
+@pytest.mark.parametrize("letter", rows.FAMILIES)
+def test_names_say_all_of_a_row(letter):
+    found = [row._replace(core=False) for row in rows.family(letter)]
     assert len({row.name for row in found}) == len(found)
     assert [rows.parse(row.name) for row in found] == found
 
