@@ -177,7 +177,7 @@ def check(target: dict[str, Any], run: Run) -> tuple[str, str]:
     """-> pass, miss, bound or "not measured"; and the figure that decided."""
     held = hold(target, run)
     if not held.figures:
-        return held.status, ""
+        return held.status, f"none of {held.named} rows" if held.named else ""
     lower = "at_least" in target
     worst = (min if lower else max)(
         (name for name in held.figures if held.statuses[name] == held.status), key=lambda name: held.figures[name].value
@@ -186,6 +186,8 @@ def check(target: dict[str, Any], run: Run) -> tuple[str, str]:
     text = f"{found.value:.3g}, wanted {wanted(target)}: {worst}"
     if held.measured > 1:
         text += f" of {held.measured} rows" if worst not in run["rows"] else f", worst of {held.measured} rows"
+    if held.measured < held.named:
+        text += f", {held.named - held.measured} more are not measured"
     if held.status != "pass" and (allowed := beyond(found, target)):
         text += f"; {allowed}, of which this is {found.value / found.bound:.0%}"
     return held.status, text

@@ -142,6 +142,23 @@ def test_noise_excuses_no_more_than_itself():
     assert check({"rows": ["*"], "against": ["numba"], "at_most": 1.15}, run_of(cython=1.0, numba=1.2))[0] == "miss"
 
 
+def test_rows_that_are_not_measured_are_counted():
+    run = run_of("B-lstm-I512-H512-L1-uni-B32-T50-f32-1t", cython=1.0, torch=1.2, openvino=1.1)
+    target = {"rows": ["B-lstm-*-H512-*", "B-lstm-*-H1024-*"], "at_least": 1.0}
+    status, text = report["check"](target, run)
+    assert status == "pass"
+    assert text.endswith("H512-L1-uni-B32-T50-f32-1t, 5 more are not measured")
+    status, text = report["check"](target | {"over": "geomean"}, run)
+    assert text.endswith("geometric mean, 5 more are not measured")
+    assert report["check"](target | {"rows": ["B-lstm-*-H512-*-B32-*"]}, run)[1].endswith("-1t")
+    assert report["check"](target | {"rows": ["B-rnn-I64-*"]}, run) == ("not measured", "none of 3 rows")
+    assert report["check"](target | {"rows": ["B-*-f64"], "against": ["lstm"]}, run) == (
+        "not measured",
+        "none of 2 rows",
+    )
+    assert report["check"](target | {"figure": "growth"}, run) == ("not measured", "")
+
+
 def test_targets_of_all_threads_look_at_those_rows():
     run = run_of(cython=1.0, torch=1.2)
     target = {"rows": ["Q-*-f32"], "against": ["torch"], "at_least": 1.0}
