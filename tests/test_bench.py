@@ -1,6 +1,7 @@
 """What times fastrnn beside other engines: one problem for all, ratios, processes, the command. No time is asserted."""
 
 import importlib.util
+import os
 import signal
 import sys
 from pathlib import Path
@@ -85,8 +86,9 @@ def test_ratios_come_from_blocks_and_their_scales():
         def block(self, count):
             return self.seconds * count
 
-    found = ratios.compare(Fixed(1e-3), Fixed(4e-3, scale=0.5), budget=0, rounds=3)
-    assert found == pytest.approx((2, 2, 2, 3, 1e-3, 2e-3))
+    for brief in (False, True):
+        found = ratios.compare(Fixed(1e-3), Fixed(4e-3, scale=0.5), budget=0, rounds=3, brief=brief)
+        assert found == pytest.approx((2, 2, 2, 3, 1e-3, 2e-3))
     assert ratios.calls_per_block(Fixed(1e-3)) >= 4
 
 
@@ -151,10 +153,47 @@ def test_bench_prints_a_table(quick, capsys):
 
 def test_bench_names_what_is_missing(quick, capsys, monkeypatch):
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
-    code, out, _ = bench(capsys, "--hidden", 4, "--steps", 1, "--against", "torch,onnxruntime")
+    code, out, _ = bench(capsys, "--hidden", 4, "--steps", 1, "--against", "torch,onnxruntime,torch")
     assert code == 0
-    assert "not installed: pip install torch\n" in out
+    assert out.count("not installed: pip install torch\n") == 1
     assert "not installed: pip install onnxruntime onnx\n" in out
+
+
+@pytest.mark.parametrize("threads", [1, "all"])
+def test_bench_names_a_peer_that_does_not_load(quick, capsys, monkeypatch, tmp_path, threads):
+    (tmp_path / "torch.py").write_text("raise ImportError('no libtorch here')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torch"]:
+        monkeypatch.delitem(sys.modules, name)
+    code, out, _ = bench(capsys, "--hidden", 4, "--steps", 3, "--against", "torch,numba", "--threads", threads)
+    assert code == 0
+    (line,) = (line for line in out.splitlines() if line.startswith("torch"))
+    assert "no libtorch here; try pip install --force-reinstall torch, or leave it out of --against" in line
+    assert "\nnumba " in out
+
+
+def test_bench_says_first_that_calls_are_slow(quick, capsys, monkeypatch):
+    monkeypatch.setattr("fastrnn._bench.command.SLOW", 0.0)
+    code, out, err = bench(capsys, "--hidden", 4, "--steps", 200, "--against", "numba", "--threads", "all")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("A call takes about ")
+    assert "each engine is timed by few calls" in lines[0]
+    assert "s or more; smaller --batch or --steps" in lines[1]
+    assert "100.00%" in next(line for line in lines if line.startswith("numba"))
+
+
+def test_slow_calls_are_made_once_and_on_all_threads():
+    asked = []
+
+    class Worker:
+        def ask(self, order):
+            asked.append(order)
+            return None, 1.0
+
+    of = problem(Row("Q", "gru", 3, 5, threads=4))
+    workers.Remote(Worker(), "onnxruntime", of, brief=True)
+    assert [order[2] for order in asked] == [engines.Setting(4)]
 
 
 def test_bench_on_all_threads(quick, capsys):
@@ -199,6 +238,40 @@ def test_bench_refuses_what_the_engines_do_not_share(capsys, tmp_path, layer, na
     assert named in err
 
 
+def test_bench_refuses_a_saved_model(capsys, tmp_path):
+    model = fastrnn.SequenceModel(fastrnn.GRU(2, 3).init(), embedding=np.ones((5, 2)))
+    model.save(tmp_path / "model.safetensors")
+    code, out, err = bench(capsys, "--model", tmp_path / "model.safetensors")
+    assert (code, out) == (1, "")
+    assert "--model takes an RNN with tanh" in err
+    assert "got SequenceModel(" in err
+    assert "save() such a layer alone" in err
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        ("--input", 99999999999, "--hidden", 3),
+        ("--hidden", 10**200),
+        ("--layers", 10**15),
+        ("--steps", 10**15),
+        ("--batch", 10**15),
+    ],
+)
+def test_bench_refuses_what_memory_does_not_hold(capsys, sizes):
+    code, out, err = bench(capsys, *sizes)
+    assert (code, out) == (1, "")
+    assert "must ask for no more than this machine's memory" in err
+    assert "make one of them smaller" in err
+
+
+def test_weights_beyond_a_graph_are_an_obstacle(monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda name: True)
+    row = Row("Q", "lstm", 8192, 8192)
+    assert engines.obstacle("openvino", row) == "a graph of ONNX holds 2 GB at most"
+    assert engines.obstacle("torch", row) is engines.obstacle("onnxruntime", row._replace(input_size=1024)) is None
+
+
 def test_bench_refuses_other_files_and_a_shape_beside_a_model(capsys, tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"0123456789")
     code, _, err = bench(capsys, "--model", tmp_path / "x.onnx")
@@ -215,6 +288,7 @@ def test_bench_refuses_other_files_and_a_shape_beside_a_model(capsys, tmp_path):
         (["--threads", "0"], "must be all, or a whole number from 1"),
         (["--hidden", "-3"], "must be a whole number from 1"),
         (["--against", "torch,jax"], "got jax"),
+        (["--dtype", "int64"], "choose from"),
         (["--cell", "lru"], "lstm"),
     ],
 )
@@ -248,7 +322,7 @@ def test_bench_writes_a_plot(quick, capsys, tmp_path):
     assert "fastrnn" in (tmp_path / "plot.svg").read_text()
 
 
-def test_plots_that_cannot_be_written_are_refused_first(capsys, monkeypatch):
+def test_plots_that_cannot_be_written_are_refused_first(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(plot, "find_spec", lambda name: None)
     code, out, err = bench(capsys, "--plot", "plot.svg")
     assert (code, out) == (1, "")
@@ -256,6 +330,16 @@ def test_plots_that_cannot_be_written_are_refused_first(capsys, monkeypatch):
     code, out, err = bench(capsys, "--plot", "plot.txt")
     assert (code, out) == (1, "")
     assert "must end in one of .svg, .png, .pdf, got 'plot.txt'" in err
+    code, out, err = bench(capsys, "--plot", tmp_path / "none" / "plot.svg")
+    assert (code, out) == (1, "")
+    assert "a plot needs a folder that is there" in err
+    assert f"make '{tmp_path / 'none'}' first" in err
+    (tmp_path / "plot.svg").mkdir()
+    for path in (tmp_path / "plot.svg", tmp_path / "plot.pdf"):
+        code, out, err = bench(capsys, "--plot", path)
+        assert (code, out) == (1, "")
+        assert f"a plot needs a file that may be written, got '{path}': choose another one" in err
+        monkeypatch.setattr(os, "access", lambda path, mode: False)  # a superuser may write anywhere
 
 
 def test_times_have_units():

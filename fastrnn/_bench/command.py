@@ -12,7 +12,7 @@ import numpy as np
 
 import fastrnn
 from fastrnn._bench import plots, ratios
-from fastrnn._bench.engines import PEERS, obstacle, ours
+from fastrnn._bench.engines import PACKAGES, PEERS, obstacle, ours, settings
 from fastrnn._bench.problems import GATES, Problem, Row, problem
 from fastrnn._bench.workers import Crew
 
@@ -21,6 +21,8 @@ __all__ = ["add_arguments", "duration", "machine", "print_load", "print_table", 
 AGAINST = (*(peer for peer in PEERS if peer != "torch-padded"), "numba")
 SHAPE = {"cell": "lstm", "input": None, "hidden": 128, "layers": 1, "bidirectional": False, "dtype": "float32"}
 BUDGET = 1.5  # seconds for one engine, unless a call is slow
+SLOW = 12.0  # seconds: what would take the calls of all engines longer is measured in fewer
+COPIES = 4  # of weights, inputs and results among ours, theirs and what both are built from
 BUSY = 0.5  # load average from which the figures are doubtful
 
 
@@ -33,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bidirectional", action="store_true", default=None)
     parser.add_argument("--batch", type=size, default=1, help="default: 1")
     parser.add_argument("--steps", type=size, default=100, help="default: 100; 1: from a given state")
-    parser.add_argument("--dtype", choices=tuple(ratios.TOLERANCE), help="default: float32")
+    parser.add_argument("--dtype", choices=("float32", "float64"), help="default: float32")
     parser.add_argument("--threads", type=threads, default=1, help="a number, or all; default: 1")
     parser.add_argument(
         "--against",
@@ -62,7 +64,10 @@ def run(args: argparse.Namespace) -> int:
     Raises
     ------
     ValueError
-        For a model that the engines do not all have, a shape beside a model, and a plot of another format.
+        For a model that the engines do not all have, a shape beside a model or beyond the memory, and a plot of another
+        format.
+    OSError
+        For a plot that cannot be written there.
     ImportError
         For ``--plot`` without matplotlib.
     """
@@ -78,14 +83,26 @@ def run(args: argparse.Namespace) -> int:
     lines, shown, different = [], [], []
     with Crew() as crew, tqdm(total=len(names), disable=None, leave=False) as bar:
         bar.set_description("fastrnn")
+        seconds = _call(crew, first, of)
+        brief = seconds * sum(_calls(name, row.threads) for name in names) > SLOW
+        if brief:
+            bar.clear()
+            print(_brief(seconds, names, row.threads), end="\n\n", flush=True)
         mine = crew.contender(first, of)
         expected = mine.output()
         for name in names:
             label = {"cython": "fastrnn's layer", first: "fastrnn"}.get(name, name)
             bar.set_description(label)
-            other = crew.contender(name, of, second=True)
+            try:
+                other = crew.contender(name, of, second=True, brief=brief)
+            except (ImportError, OSError) as error:
+                if name not in AGAINST:
+                    raise
+                reasons[name] = _broken(name, error)
+                bar.update()
+                continue
             found = ratios.agreement(other.output(), expected)
-            ratio = ratios.compare(mine, other, BUDGET, rounds=1)
+            ratio = ratios.compare(mine, other, BUDGET, rounds=1, brief=brief)
             spread = f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})"
             agreed = f"{found.fraction:.2%}, within {found.difference:.1e}"
             lines.append((label, duration(ratio.other), duration(ratio.other / row.steps), spread, agreed))
@@ -104,6 +121,34 @@ def run(args: argparse.Namespace) -> int:
     return 1 if different else 0
 
 
+def _call(crew: Crew, name: str, of: Problem) -> float:
+    """About how long a call takes, from one on a few of its steps."""
+    steps = max(1, of.row.steps // 50)
+    part = crew.contender(name, of._replace(row=of.row._replace(steps=steps), x=of.x[:steps]))
+    part.output()
+    return part.block(1) * of.row.steps / steps
+
+
+def _calls(name: str, threads: int) -> int:
+    """Calls that an engine costs at least, with ours beside it: its output, a block of each, A B B A, settings."""
+    tried = len(settings(name, threads))
+    return 7 + (5 * tried if tried > 1 else 0)
+
+
+def _brief(seconds: float, names: Sequence[str], threads: int) -> str:
+    on = f", on {threads} threads only" if threads > 1 else ""
+    return (
+        f"A call takes about {seconds:.2g} s: each engine is timed by few calls, each beside one of ours{on}.\n"
+        f"Even so this takes {3 * len(names) * seconds:.0f} s or more; smaller --batch or --steps, or fewer engines "
+        "(--against), take less."
+    )
+
+
+def _broken(name: str, error: Exception) -> str:
+    again = f"pip install --force-reinstall {' '.join(PACKAGES[name])}"
+    return f"does not load here: {error}; try {again}, or leave it out of --against"
+
+
 def _problem(args: argparse.Namespace) -> Problem:
     """The problem that the arguments describe."""
     given = [name for name in SHAPE if getattr(args, name) is not None]
@@ -117,13 +162,13 @@ def _problem(args: argparse.Namespace) -> Problem:
     except fastrnn.FormatError as error:
         raise fastrnn.FormatError(f"--model takes a file that the save() of a fastrnn layer wrote; {error}") from None
     kind = type(layer).__name__.lower()
-    config = layer._config()
+    config = layer._config() if kind in GATES else {}
     usual = {"nonlinearity": "tanh", "proj_size": 0, "reset_after": True}
     unusual = [f"{name}={config[name]}" for name, value in usual.items() if config.get(name, value) != value]
     if kind not in GATES or unusual:
         raise ValueError(
             "--model takes an RNN with tanh, an LSTM without projection or a GRU with reset_after=True, "
-            f"which all engines have, got {layer!r}"
+            f"which all engines have, got {layer!r}; save() such a layer alone"
         )
     row = _row(args, kind, layer.input_size, layer.hidden_size, layer.num_layers, layer.bidirectional, layer.dtype.name)
     drawn = problem(row)
@@ -141,7 +186,7 @@ def _row(
     dtype: str,
 ) -> Row:
     family = "S" if args.steps == 1 and not bidirectional else "Q" if args.batch == 1 else "B"
-    return Row(
+    row = Row(
         family,
         cell,
         input or hidden,
@@ -153,6 +198,15 @@ def _row(
         dtype,
         args.threads,
     )
+    values = row.weights + row.valid * (row.input_size + row.directions * hidden)
+    needed = COPIES * values * np.dtype(dtype).itemsize
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise ValueError(
+            "--input, --hidden, --layers, --batch and --steps must ask for no more than this machine's memory of "
+            f"{memory // 10**9} GB, got {_title(row)}, which needs about {needed // 10**9} GB: make one of them smaller"
+        )
+    return row
 
 
 def _title(row: Row) -> str:
@@ -215,7 +269,7 @@ def threads(text: str) -> int:
 
 
 def _engines(text: str) -> tuple[str, ...]:
-    names = tuple(text.split(","))
+    names = tuple(dict.fromkeys(text.split(",")))
     if unknown := [name for name in names if name not in AGAINST]:
         raise argparse.ArgumentTypeError(f"must be of {', '.join(AGAINST)}, got {', '.join(unknown)}")
     return names

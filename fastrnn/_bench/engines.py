@@ -22,6 +22,9 @@ PACKAGES = {  # what must be installed
 }
 
 
+MOST_ONNX = 2**31 - 2**24  # bytes of weights, so that biases and the rest have room
+
+
 class Engine(NamedTuple):
     """One way to compute a row."""
 
@@ -81,6 +84,8 @@ def obstacle(name: str, row: Row) -> str | None:
         return f"not installed: pip install {' '.join(missing)}"
     if name in ("onnxruntime", "openvino") and row.dtype != "float32":
         return f"has no {row.dtype} {row.cell.upper()}"
+    if "onnx" in PACKAGES.get(name, ()) and 4 * row.weights > MOST_ONNX:
+        return "a graph of ONNX holds 2 GB at most"
     return None
 
 

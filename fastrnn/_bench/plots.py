@@ -1,5 +1,6 @@
 """One kind of plot: a dot per row and series on a common axis, readable on light and on dark pages."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +12,15 @@ FORMATS = (".svg", ".png", ".pdf")
 
 
 def check(path: Path) -> None:
-    """Raise ValueError for a name that is no plot's, and ImportError, with the cure, where matplotlib is missing."""
+    """Raise ValueError for a name that is no plot's, OSError where it cannot be written, ImportError for matplotlib."""
     if path.suffix not in FORMATS:
         raise ValueError(f"the name of a plot must end in one of {', '.join(FORMATS)}, got {str(path)!r}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"a plot needs a folder that is there, got {str(path)!r}: make {str(path.parent)!r} first"
+        )
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(f"a plot needs a file that may be written, got {str(path)!r}: choose another one")
     require()
 
 
@@ -34,7 +41,7 @@ def dots(path: Path, title: str, rows: Sequence[tuple[str, dict[str, float]]], l
 
     Raises
     ------
-    ValueError, ImportError
+    ValueError, OSError, ImportError
         As `check`.
     """
     check(path)

@@ -58,11 +58,11 @@ class Worker:
 
 
 class Remote:
-    """An engine in a worker, with the setting that suits this problem best."""
+    """An engine in a worker, with the setting that suits this problem best; `brief`: with the one for all threads."""
 
-    def __init__(self, worker: Worker, name: str, problem: Problem) -> None:
+    def __init__(self, worker: Worker, name: str, problem: Problem, brief: bool = False) -> None:
         self.worker, self.scale = worker, 1.0
-        choices = settings(name, problem.row.threads)
+        choices = [Setting(problem.row.threads)] if brief else settings(name, problem.row.threads)
         seconds = {}
         for choice in choices if len(choices) > 1 else ():
             self._build(name, problem, choice)
@@ -99,14 +99,14 @@ class Crew:
             worker.close()
         self.workers.clear()
 
-    def contender(self, name: str, problem: Problem, second: bool = False) -> Contender:
+    def contender(self, name: str, problem: Problem, second: bool = False, brief: bool = False) -> Contender:
         """Prepare an engine here, or in its process for several threads; `second`: beside another of the same name."""
         if problem.row.threads == 1:
             return Local(build(name, problem))
         key = (name, second)
         if key not in self.workers:
             self.workers[key] = Worker()
-        return Remote(self.workers[key], name, problem)
+        return Remote(self.workers[key], name, problem, brief)
 
 
 def serve() -> None:
@@ -133,6 +133,7 @@ def serve() -> None:
                 local = Local(build(name, problem, Setting(*setting)))
                 answer = local.output(), local.scale
         except Exception as error:
-            answer = RuntimeError(f"{type(error).__name__}: {error}")
+            kind = ImportError if isinstance(error, (ImportError, OSError)) else RuntimeError
+            answer = kind(f"{type(error).__name__}: {error}")
         pickle.dump(answer, answers)
         answers.flush()
