@@ -259,7 +259,11 @@ def onnxruntime_engine(of: Problem, setting: Setting) -> Engine:
     }
     for name, value in values.items():
         binding.bind_ortvalue_output(name, value)
-    return Engine(lambda: session.run_with_iobinding(binding), lambda _: graphs.time_major(values["y"].numpy(), of.row))
+
+    def output(_: object) -> Array:  # what numpy() returns does not own its memory, which goes with the value
+        return graphs.time_major(values["y"].numpy().copy(), of.row)
+
+    return Engine(lambda: session.run_with_iobinding(binding), output)
 
 
 def onnxruntime_session(of: Problem, setting: Setting) -> Any:
