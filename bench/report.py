@@ -249,6 +249,7 @@ def label(name: str) -> str:
     sizes = str(row.hidden_size) if row.input_size == row.hidden_size else f"{row.input_size}->{row.hidden_size}"
     more = [f"{row.layers} layers"] if row.layers > 1 else []
     more += ["bidirectional"] if row.directions == 2 and row.family != "R" else []
+    more += ["encoder and decoder"] if row.encoder else []
     more += ["float64"] if row.dtype == "float64" else []
     return ", ".join([f"{row.cell.upper()} {sizes}", *more])
 

@@ -70,31 +70,40 @@ def batches() -> list[Row]:
         for cell in CELLS
         for batch in (8, 32)
     ]
-    return rows
+    return rows + [Row("B", cell, 3, 37, 5, 100) for cell in CELLS]
 
 
 def ragged() -> list[Row]:
     """Family R: ragged batches, both directions, lengths log-normal up to T."""
+
+    def core(cell: str, hidden: int, steps: int) -> bool:
+        return cell != "rnn" and hidden == 128 and steps <= 32_000
+
     rows = [
-        Row("R", cell, hidden, hidden, batch, longest, directions=2, core=hidden == 128 and longest * batch <= 32_000)
-        for cell in ("lstm", "gru")
+        Row("R", cell, hidden, hidden, batch, longest, directions=2, core=core(cell, hidden, batch * longest))
+        for cell in CELLS
         for hidden in (64, 128, 256)
         for batch in (32, 256)
         for longest in (64, 1000, 4000)
-        if hidden * batch <= 128 * 32 or longest < 4000  # else gigabytes, and minutes
+        if hidden * batch <= 64 * 256 or longest < 4000  # else gigabytes, and minutes
     ]
-    return [*rows, Row("R", "lstm", 3, 37, 5, 1000, directions=2)]
+    return rows + [Row("R", cell, 3, 37, 5, 1000, directions=2) for cell in CELLS]
 
 
 def decays() -> list[Row]:
     """Family D: a decaying state fed zeros, which passes through the denormal numbers."""
-    return [Row("D", cell, 64, 64, 1, 10_000, core=True) for cell in CELLS]
+    rows = [Row("D", cell, 64, 64, 1, 10_000, core=True) for cell in CELLS]
+    return rows + [Row("D", cell, 3, 37, 5, 10_000) for cell in CELLS]
 
 
 def generation() -> list[Row]:
-    """Family G: a character model and a smaller one write, a token at a time."""
-    rows = [Row("G", "lstm", 64, 512, 1, 200, layers=2, core=True), Row("G", "gru", 256, 256, 1, 200, core=True)]
-    return [*rows, Row("G", "rnn", 3, 37, 1, 200)]
+    """Family G: a character model, a smaller one, and a decoder after its encoder write, a token at a time."""
+    return [
+        Row("G", "lstm", 64, 512, 1, 1000, layers=2, core=True),
+        Row("G", "gru", 256, 256, 1, 200, core=True),
+        Row("G", "gru", 256, 256, 1, 10, core=True, encoder=True),
+        Row("G", "rnn", 3, 37, 1, 200),
+    ]
 
 
 def cold() -> list[Row]:
@@ -159,4 +168,5 @@ def parse(name: str) -> Row:
         dtype.replace("f", "float"),
         int(threads[:-1]),
         alternating=direction == "alt",
+        encoder=direction == "s2s",
     )

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from rows import every  # noqa: E402
+
 FAMILIES = {
     "S": "steps",
     "Q": "sequences",
@@ -24,14 +28,16 @@ FAMILIES = {
 
 
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Two runs of one machine as one: an engine's entry for a row is replaced where it was measured again."""
+    """Two runs of one machine as one: entries of an engine and a row that was measured again, or is no more, go."""
     for what in ("cpu", "python", "versions", "cores"):
         if old["machine"][what] != new["machine"][what]:
             raise ValueError(
                 f"these results are not of the same {what}: {old['machine'][what]} and {new['machine'][what]}; "
                 "give another --name, or remove the old file"
             )
-    rows = {(entry["row"], entry["engine"]): entry for entry in old["rows"]}
+    there = {row.name.rpartition("-")[0] for row in every()}
+    kept = [entry for entry in old["rows"] if entry["row"].rpartition("-")[0] in there]
+    rows = {(entry["row"], entry["engine"]): entry for entry in kept}
     rows |= {(entry["row"], entry["engine"]): entry for entry in new["rows"]}
     return old | new | {"rows": list(rows.values())}
 

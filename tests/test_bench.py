@@ -24,7 +24,10 @@ ROWS = [
     Row("Q", "rnn", 3, 5, 1, 6, dtype="float64"),
     Row("R", "lstm", 4, 5, 6, 9, directions=2),
     Row("R", "gru", 4, 5, 6, 9, directions=2),
+    Row("R", "rnn", 4, 5, 6, 9, directions=2),
     *(Row("D", cell, 4, 4, 1, 40) for cell in ("lstm", "gru", "rnn")),
+    Row("D", "gru", 3, 4, 5, 40),
+    *(Row("G", cell, 3, 16, 1, 12, encoder=True) for cell in ("lstm", "gru")),
     *(Row("G", cell, 3, 16, 1, 30, layers=layers) for cell, layers in (("lstm", 2), ("gru", 1), ("rnn", 1))),
 ]
 
@@ -44,6 +47,17 @@ def test_engines_compute_the_same(row):
         assert found.fraction == 1, (name, found)
         ran += 1
     assert ran
+
+
+def test_a_decoder_writes_after_its_encoder():
+    row = Row("G", "gru", 3, 16, 1, 12, encoder=True)
+    of = problem(row)
+    ids = ratios.Local(engines.build("reference", of)).output()
+    assert len(ids) == 12
+    assert not np.array_equal(of.weights["weight_hh_l0"], of.encoder.weights["weight_hh_l0"])
+    other = of._replace(encoder=of.encoder._replace(letters=of.encoder.letters[::-1].copy()))
+    assert not np.array_equal(ratios.Local(engines.build("reference", other)).output(), ids)
+    assert row.flops == 4 * row.weights * 12
 
 
 def test_a_ragged_row_counts_valid_steps():

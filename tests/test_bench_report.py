@@ -132,6 +132,57 @@ def test_names_say_all_of_a_row(letter):
     assert [rows.parse(row.name) for row in found] == found
 
 
+DEEP = [
+    (60, 128, 1, 589, 4, 2),
+    (60, 128, 32, 589, 4, 2),
+    (256, 256, 16, 128, 2, 2),
+    (512, 256, 32, 64, 2, 2),
+    (256, 256, 1, 1000, 3, 1),
+    (384, 384, 64, 800, 5, 1),
+]
+GRID = {  # I, H, B, T, layers, directions; of each cell
+    "S": [(i or h, h, b, 1, 1, 1) for h in (8, 16, 40, 64, 128, 256, 512, 1024) for i in (1, 0) for b in (1, 4, 16)],
+    "Q": [
+        *((h, h, 1, 100, 1, 1) for h in (32, 64, 128, 256, 512, 1024)),
+        (40, 64, 1, 100, 1, 1),
+        (128, 128, 1, 1000, 1, 1),
+        (640, 640, 8, 1, 1, 1),
+        *DEEP,
+    ],
+    "B": [(h, h, b, t, 1, 1) for h in (64, 128, 256, 512, 1024) for b, t in ((8, 100), (32, 50), (128, 20))],
+    "R": [
+        *((h, h, b, t, 1, 2) for h in (64, 128, 256) for b in (32, 256) for t in (64, 1000)),
+        *((h, h, 32, 4000, 1, 2) for h in (64, 128, 256)),
+        (64, 64, 256, 4000, 1, 2),
+    ],
+    "D": [(64, 64, 1, 10_000, 1, 1)],
+}
+OTHERS = [
+    rows.Row("G", "gru", 256, 256, 1, 10, encoder=True),
+    rows.Row("G", "lstm", 64, 512, 1, 1000, layers=2),
+    rows.Row("C", "lstm", 128, 128, 1, 100),
+    rows.Row("M", "lstm", 128, 128, 1, 20_000),
+]
+
+
+@pytest.mark.parametrize("letter", GRID)
+def test_every_item_of_the_grid_has_a_row(letter):
+    found = {row[1:8] for row in rows.family(letter, 1)}
+    missing = [(cell, shape) for cell in rows.CELLS for shape in GRID[letter] if (cell, *shape) not in found]
+    assert missing == []
+    odd = {(row.cell, row.directions) for row in rows.family(letter, 1) if row[2:5] == (3, 37, 5)}
+    assert odd == {(cell, 1 + (letter == "R")) for cell in rows.CELLS}
+
+
+def test_the_rest_of_the_grid_has_rows():
+    found = {row.name for row in rows.every(2)}
+    assert {row.name for row in OTHERS} <= found
+    assert sum(row.alternating for row in rows.every(1)) == len(rows.CELLS)
+    assert {row.dtype for row in rows.every(1)} == {"float32", "float64"}
+    both = {row.family for row in rows.every(2) if row.threads == 2}
+    assert both == set(rows.FAMILIES) - set(rows.ONE_THREAD)
+
+
 def test_noise_excuses_no_more_than_itself():
     target = {"rows": ["Q-gru-*"], "against": ["torch", "onnxruntime"], "at_least": 1.3}
     check = report["check"]
@@ -233,7 +284,10 @@ def test_runs_of_one_machine_are_merged():
         entries = [{"row": NAME, "engine": engine, "ratio": value} for engine, value in engines.items()]
         return {"date": version, "machine": machine, "rows": entries}
 
-    found = run_py["merged"](run("2", torch=1, numba=2), run("2", torch=3, openvino=4))
+    old = run("2", torch=1, numba=2)
+    old["rows"].append({"row": NAME.replace("T100", "T99"), "engine": "torch", "ratio": 1})  # of rows.py once
+    found = run_py["merged"](old, run("2", torch=3, openvino=4))
+    assert {entry["row"] for entry in found["rows"]} == {NAME}
     assert {entry["engine"]: entry["ratio"] for entry in found["rows"]} == {"torch": 3, "numba": 2, "openvino": 4}
     with pytest.raises(ValueError, match="not of the same versions"):
         run_py["merged"](run("1"), run("2"))

@@ -129,7 +129,8 @@ def writing_engine(name: str, of: Problem, setting: Setting) -> Engine:
         row = of.row._replace(steps=1)
         state = tuple(np.zeros((row.layers, 1, row.hidden_size), row.dtype) for _ in graphs.states(row))
         session = onnxruntime_session(of._replace(row=row, x=of.x[:1], state=state), setting)
-        return Engine(writers.write(of, writers.onnxruntime_step(of, session)), lambda ids: ids)
+        encoder = of.encoder and onnxruntime_session(of.encoder, setting)
+        return Engine(writers.write(of, writers.onnxruntime_step(of, session, encoder)), lambda ids: ids)
     return Engine(writers.generate(of, name), lambda ids: ids)
 
 

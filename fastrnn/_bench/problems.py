@@ -5,12 +5,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-__all__ = ["GATES", "Array", "Problem", "Row", "fastrnn_layer", "problem"]
+__all__ = ["GATES", "STOP", "Array", "Problem", "Row", "fastrnn_layer", "problem"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 VOCABULARY = {"lstm": 96, "gru": 74, "rnn": 96}  # V of family G: characters, and phonemes
+LETTERS = 29  # V of its encoders
+STOP = 1  # the phoneme that ends a word
 SLOW_DECAY = 4.0  # bias of the gate that keeps a state in family D: it shrinks by 1.8 % a step, to nothing in 6000
 
 
@@ -33,11 +35,12 @@ class Row(NamedTuple):
     threads: int = 1
     core: bool = False  # in the default selection and in the README
     alternating: bool = False  # every other layer runs backwards
+    encoder: bool = False  # in family G: another such network reads T letters before T phonemes are written
 
     @property
     def name(self) -> str:
         """For example S-lstm-I64-H64-L1-uni-B1-T1-f32-1t."""
-        direction = "alt" if self.alternating else ("uni", "bi")[self.directions - 1]
+        direction = "alt" if self.alternating else "s2s" if self.encoder else ("uni", "bi")[self.directions - 1]
         sizes = f"I{self.input_size}-H{self.hidden_size}-L{self.layers}-{direction}-B{self.batch}-T{self.steps}"
         return f"{self.family}-{self.cell}-{sizes}-{self.dtype.replace('float', 'f')}-{self.threads}t"
 
@@ -72,7 +75,7 @@ class Row(NamedTuple):
     @property
     def flops(self) -> int:
         """Useful operations of one call: a multiplication and an addition per weight and valid step."""
-        return 2 * self.weights * self.valid
+        return 2 * self.weights * self.valid * (1 + self.encoder)
 
 
 class Problem(NamedTuple):
@@ -85,6 +88,8 @@ class Problem(NamedTuple):
     lengths: Array | None = None  # (B,) in family R
     embedding: Array | None = None  # (V, I) in family G
     head: Array | None = None  # (V, H) in family G
+    letters: Array | None = None  # (T,) of an encoder: rows of its embedding
+    encoder: "Problem | None" = None  # of a row with one
 
 
 def problem(row: Row) -> Problem:
@@ -100,8 +105,21 @@ def problem(row: Row) -> Problem:
         size = VOCABULARY[row.cell]
         embedding = rng.standard_normal((size, row.input_size)).astype(row.dtype)
         head = 4 * rng.standard_normal((size, row.hidden_size)) / row.hidden_size**0.5  # so that many ids are likely
-        return Problem(row, weights, x, embedding=embedding, head=head.astype(row.dtype))
+        encoder = None
+        if row.encoder:
+            head[STOP] = 0  # never the largest, so that all T are written
+            encoder = reader(row)
+        return Problem(row, weights, x, embedding=embedding, head=head.astype(row.dtype), encoder=encoder)
     return Problem(row, weights, x, state if row.family in "SD" else None, row.lengths)
+
+
+def reader(row: Row) -> Problem:
+    """What reads a word, for a decoder's row."""
+    rng, row = np.random.default_rng(1), row._replace(family="Q", encoder=False)
+    embedding = rng.standard_normal((LETTERS, row.input_size)).astype(row.dtype)
+    letters = rng.integers(0, LETTERS, row.steps)
+    weights = fastrnn_layer(row).init(1).state_dict()
+    return Problem(row, weights, embedding[letters][:, None], embedding=embedding, letters=letters)
 
 
 def decaying(weights: dict[str, Array], row: Row) -> dict[str, Array]:
