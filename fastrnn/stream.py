@@ -1,5 +1,6 @@
 """Streams: layers that keep their state between calls and take one time step at a time."""
 
+import contextvars
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ class Rows:
 
     def __init__(self, batch_size: int | None) -> None:
         self._batch_size = batch_size
-        self._idle = [True]  # empty while a call is inside
+        self._inside = contextvars.Context()  # entered while a call is inside
 
     def _chosen(self, rows: Any) -> Array | None:
         return None if rows is None else checks.rows(rows, self._batch_size)
@@ -30,23 +31,17 @@ class Rows:
         return {} if self._batch_size is None else {"N": self._batch_size}
 
     def _alone(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        if not self._enter():
-            raise checks.stream_in_use()
-        try:
-            return work(*arguments)
-        finally:
-            self._leave()
+        """Call `work` if no other call is inside.
 
-    def _enter(self) -> bool:
-        """Tell whether no other call is inside; until `_leave` none may be."""
+        A Context lets in one call at a time, whatever its thread, and C code opens and closes it: an interrupt, which
+        may come between any two steps of Python, cannot leave it shut.
+        """
         try:
-            self._idle.pop()  # one thread gets it: no switch of threads falls into a pop
-        except IndexError:
-            return False
-        return True
-
-    def _leave(self) -> None:
-        self._idle.append(True)
+            return self._inside.run(work, *arguments)
+        except RuntimeError as error:
+            if error.__traceback__ is not None and error.__traceback__.tb_next is not None:  # it is work's own
+                raise
+            raise checks.stream_in_use() from None
 
 
 class Stream(Rows):

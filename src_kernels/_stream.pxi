@@ -186,16 +186,16 @@ cdef class Alone:
 
     cdef bint busy               # a call is inside; read and written with the GIL held
 
-    def _enter(self):
-        """As `fastrnn.stream.Rows._enter`."""
+    def _alone(self, work, *arguments):
+        """As `fastrnn.stream.Rows._alone`, for steps that do not pass through there."""
         if self.busy:
-            return False
+            from fastrnn import checks  # not at first: `import fastrnn` is quick
+            raise checks.stream_in_use()
         self.busy = True
-        return True
-
-    def _leave(self):
-        """As `fastrnn.stream.Rows._leave`."""
-        self.busy = False
+        try:
+            return work(*arguments)
+        finally:
+            self.busy = False
 
 
 @cython.auto_pickle(False)

@@ -1,6 +1,9 @@
 """Public layers for the tests: one per kind, their inputs, and an oracle of higher precision."""
 
+import itertools
 import math
+import os
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -190,6 +193,45 @@ def strided(a: np.ndarray) -> np.ndarray:
     big = np.full([2 * n for n in a.shape], 99, a.dtype)
     big[tuple(slice(None, None, 2) for _ in a.shape)] = a
     return big[tuple(slice(None, None, 2) for _ in a.shape)]
+
+
+def interrupted_everywhere(
+    fresh: Callable[[], Any], call: Callable[[Any], Any]
+) -> Iterator[tuple[Any, KeyboardInterrupt]]:
+    """Call with what `fresh` gives, again and again, each time interrupted one bytecode of fastrnn later than before.
+
+    Yields what it gave, and the interrupt: its traceback keeps the frames of the call, as it does where one is handled.
+    """
+    package = os.path.dirname(fastrnn.__file__)
+
+    def at(step: int) -> Callable[..., Any]:
+        left = step
+
+        def trace(frame: Any, event: str, _: Any) -> Any:
+            nonlocal left
+            name = frame.f_code.co_filename
+            if not name.startswith(package) or name == reference.__file__:  # which goes on and on
+                return None
+            frame.f_trace_opcodes = True
+            left -= event == "opcode"
+            if event == "opcode" and left < 0:
+                raise KeyboardInterrupt(f"at {name}:{frame.f_lineno}")
+            return trace
+
+        return trace
+
+    for step in itertools.count():
+        made, before = fresh(), sys.gettrace()
+        sys.settrace(at(step))
+        try:
+            call(made)
+        except KeyboardInterrupt as error:
+            sys.settrace(before)
+            yield made, error
+        else:
+            return
+        finally:
+            sys.settrace(before)
 
 
 def at_once(function: Callable[[int], Any], count: int = THREADS) -> list[Any]:

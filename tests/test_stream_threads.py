@@ -12,7 +12,7 @@ import weakref
 import numpy as np
 import pytest
 from cases import same_bits
-from layer_cases import KINDS, arrays, at_once, by_steps, initial, inputs, make
+from layer_cases import KINDS, arrays, at_once, by_steps, initial, inputs, interrupted_everywhere, make
 
 import fastrnn
 
@@ -125,6 +125,26 @@ def test_an_error_inside_leaves_the_stream_usable(backend):
     stream._run = run
     assert equal(stream.get_state(), hx)
     assert same_bits(stream.push(f(3, 5)), layer(f(3, 5), hx)[0])
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm_proj"])
+def test_an_interrupt_at_any_instant(backend, kind):
+    """The stream stays usable."""
+    layer = make(kind, num_layers=2, backend=backend)
+    hx, other, rows = initial(layer, 3), initial(layer, 3, seed=5), np.array([2, 0])
+    x = inputs(layer, 2, 3)
+    for call in (
+        lambda stream: stream.step(x[0]),
+        lambda stream: stream.step(x[0].tolist()),
+        lambda stream: stream.step(x[0, :2], rows=rows.tolist()),
+        lambda stream: stream.push(x),
+        lambda stream: stream.push(x[:, :2], rows=rows, lengths=[2, 1]),
+        lambda stream: stream.get_state(),
+        lambda stream: stream.set_state(other),
+        lambda stream: stream.reset(rows),
+    ):
+        for stream, _ in interrupted_everywhere(lambda: layer.stream(3, hx=hx), call):
+            stream.get_state()
 
 
 def test_streams_of_one_layer_in_many_threads(backend):
