@@ -1,17 +1,16 @@
 """Streams of models: embedding, layers and head, one time step at a time."""
 
 import copy
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from fastrnn import backends, checks, model_checks
 from fastrnn.model import SequenceModel
-from fastrnn.stream import ChainStream, Rows, Stream
+from fastrnn.stream import ChainStream, Rows, Stream, write
 from fastrnn.stream import start as start_layer
 from fastrnn.weighted import Array
-from fastrnn.wiring import ByIds, Place, Stage, over_rows, over_steps, rows_of_ids, through
+from fastrnn.wiring import ByIds, Place, Stage, over_steps, rows_of_ids, through
 
 __all__ = ["ModelStream"]
 
@@ -138,7 +137,8 @@ class ModelStream(Rows):
         ValueError, TypeError, RuntimeError
             As for `step`.
         """
-        self._write([s._layer._start(1) for s in self._streams], self._chosen(rows))
+        rows = self._chosen(rows)
+        self._alone(self._write, [s for stream in self._streams for s in stream._layer._start(1)], rows)
 
     def get_state(self, rows: Any = None) -> list[Any]:
         """Copy the state of all streams, or of `rows` in their order.
@@ -180,10 +180,9 @@ class ModelStream(Rows):
         """
         rows = self._chosen(rows)
         given = model_checks.states(state, len(self._streams))
-        self._write(
-            [s._given(hx, rows, f"state[{i}]") for i, (s, hx) in enumerate(zip(self._streams, given, strict=True))],
-            rows,
-        )
+        parts = enumerate(zip(self._streams, given, strict=True))
+        new = [part for i, (s, hx) in parts for part in s._given(hx, rows, f"state[{i}]")]
+        self._alone(self._write, new, rows)
 
     # Inside -----------------------------------------------------------------------------------------------------------
 
@@ -198,27 +197,23 @@ class ModelStream(Rows):
 
     def _advance(self, x: Array, rows: Array | None, out: Array) -> None:
         """Take one step: x (n,) or (n, I), out (n, V)."""
-        model = self._model
-        y = model._vectors(x)
-        dense = model._tail + model.head
-        for (before, _), stream, place in zip(model._recurrent, self._streams, self._places, strict=True):
-            x = over_rows(before, y, place)
-            y = np.empty((len(x), stream._layer._output_size), x.dtype)
-            if stream is self._streams[-1] and not dense:
-                y = out
-            stream._advance(x, rows, y)
-        over_rows(dense, y, place, out)
+        self._forward(x[:, None], None, rows, out[:, None])
 
     def _forward(self, x: Array, lengths: Array | None, rows: Array | None, out: Array) -> None:
-        """Take a chunk of steps: x (n, T) or (n, T, I), out (n, T, V)."""
-        model = self._model
+        """Take a chunk of steps: x (n, T) or (n, T, I), out (n, T, V). All states change together, at the end."""
+        model, new = self._model, list[Array]()
+
+        def run(stream: Stream, x: Array, lengths: Array | None, y: Array) -> None:
+            new.extend(stream._after(x, lengths, y, rows))
+
         stages = [
-            Stage(before, place, stream._layer._output_size, stream._layer.dtype, partial(stream._forward, rows=rows))
+            Stage(before, place, stream._layer._output_size, stream._layer.dtype, partial(run, stream))
             for (before, _), stream, place in zip(model._recurrent, self._streams, self._places, strict=True)
         ]
         dense = model._tail + model.head
         y = through(stages, model._vectors(x), lengths, None if dense else out)
         over_steps(dense, y, lengths, self._places[-1], out)
+        self._write(new, rows)
 
     def _parts(self) -> tuple[list[Any], Array | None, Any]:
         """Return what a step goes through, and what ids are there."""
@@ -240,12 +235,8 @@ class ModelStream(Rows):
                 found = ByIds(layer, found.embedding)
             return found.run(self._places[0].backend)
 
-    def _write(self, states: list[tuple[Array, ...]], rows: Array | None) -> None:
-        def write() -> None:
-            for stream, state in zip(self._streams, states, strict=True):
-                stream._write(state, rows)
-
-        self._alone(write)
+    def _write(self, new: Iterable[Array], rows: Array | None) -> None:
+        write([s for stream in self._streams for s in stream._states], new, rows)
 
 
 class ChainModelStream(ModelStream):

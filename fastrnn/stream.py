@@ -2,7 +2,10 @@
 
 import contextvars
 import copy
-from collections.abc import Callable
+import itertools
+import operator
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -258,20 +261,23 @@ class Stream(Rows):
         self._forward(x[None], None, out[None], rows)
 
     def _forward(self, x: Array, lengths: Array | None, y: Array, rows: Array | None) -> None:
-        """Run the layer's backend over x (T, n, I): the state changes when it has returned."""
+        """Take the steps of x (T, n, I): the state changes when all have been taken."""
+        self._write(self._after(x, lengths, y, rows), rows)
+
+    def _after(self, x: Array, lengths: Array | None, y: Array, rows: Array | None) -> tuple[Array, ...]:
+        """Run the layer's backend over x (T, n, I), and return the state that it leads to."""
         state, new = self._states, self._spare
         if rows is not None:
             state = self._read(rows)
             new = tuple(np.empty_like(s) for s in state)
         self._run(x, state, lengths, y, new, self._threads)
-        self._write(new, rows)
+        return new
 
     def _read(self, rows: Array | None) -> tuple[Array, ...]:
         return tuple(s.copy() if rows is None else s.take(rows, axis=1) for s in self._states)
 
     def _write(self, state: tuple[Array, ...], rows: Array | None) -> None:
-        for target, s in zip(self._states, state, strict=True):
-            target[:, slice(None) if rows is None else rows] = s
+        write(self._states, state, rows)
 
 
 class ChainStream(Stream):
@@ -305,6 +311,15 @@ else:
             _native.Stepper.__init__(self, run, state, batch_size is not None, self._threads)
 
     _KINDS[_native.Engine] = CompiledStream
+
+
+def write(states: Iterable[Array], new: Iterable[Array], rows: Array | None) -> None:
+    """Copy each of `new` (L, n, size) to the streams `rows` of one of `states` (L, N, size), or to all of them.
+
+    What calls what is C code: no interrupt comes between h and c, or between the layers of a model.
+    """
+    place = slice(None), slice(None) if rows is None else rows
+    deque(map(operator.setitem, states, itertools.repeat(place), new), maxlen=0)  # type: ignore[arg-type]
 
 
 def start(layer: Recurrent, batch_size: Any, hx: Any, name: str = "hx") -> Stream:

@@ -11,7 +11,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from cases import DTYPES, same_bits
-from layer_cases import arrays, by_steps, make
+from layer_cases import arrays, by_steps, interrupted_everywhere, make
 from model_cases import BY_IDS, STREAMS, beginning, characters, dense, forward, intents, sequences
 
 import fastrnn
@@ -162,6 +162,32 @@ def test_one_thread_at_a_time():
         with pytest.raises(RuntimeError, match="this Stream is inside another call"):
             stream._alone(call)
     stream.step(1)
+
+
+def two_layers(backend):
+    """A model with vectors in, whose second layer runs on the backend named, or on the one in use."""
+    layers = [make("lstm", 3, 5), dense(4, 5, "tanh"), make("gru", 4, 3, backend=backend)]
+    return fastrnn.SequenceModel(layers, head=dense(2, 3, "softmax"))
+
+
+@pytest.mark.parametrize("second", [None, "reference"])
+def test_an_interrupt_at_any_instant(backend, second):
+    """No layer has a state that another one has not come to."""
+    model = two_layers(second)
+    x, rows = sequences(model, 3, 2), np.array([2, 0])
+    state = model.predict(x, return_state=True)[1]
+    for call in (
+        lambda stream: stream.step(x[:, 0].tolist()),
+        lambda stream: stream.push(x),
+        lambda stream: stream.push(x[:2], rows=rows, lengths=[2, 1]),
+        lambda stream: stream.set_state(state),
+        lambda stream: stream.reset(rows),
+    ):
+        done = model.stream(3)
+        before = done.get_state()
+        call(done)
+        for stream, where in interrupted_everywhere(lambda: model.stream(3), call):
+            assert equal(stream.get_state(), before) or equal(stream.get_state(), done.get_state()), where
 
 
 # Ids --------------------------------------------------------------------------------------------------------------
