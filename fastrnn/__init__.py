@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 ARITHMETIC = 2  # the version of the arithmetic contract: the same number, the same bits
+_process = os.getpid()  # not its children's: see numba_kernels/threads.py, which a child may be the first to import
 
 _HOMES = {
     "_native": ("_C_API", "__pyx_capi__"),  # what compiled code imports, by PyCapsule_Import and by cimport

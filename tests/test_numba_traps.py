@@ -386,6 +386,41 @@ def test_threading_layers(layer):
     assert printed.strip() == layer
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_fork_of_a_process_that_launched_threads_itself():
+    """By a function of its own, before fastrnn had a reason to import Numba."""
+    code = """
+        import os, sys
+        import numba
+        import numpy as np
+        import fastrnn
+
+        @numba.njit(parallel=True)
+        def total(a):
+            s = 0.0
+            for i in numba.prange(len(a)):
+                s += a[i]
+            return s
+
+        total(np.ones(1000))
+        assert "fastrnn.numba_kernels" not in sys.modules
+        if os.fork() == 0:
+            layer = fastrnn.LSTM(256, 256, backend="numba", num_threads=2).init()
+            layer(np.ones((60, 64, 256), np.float32))
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+        """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"NUMBA_THREADING_LAYER": "omp"},
+    )
+    if "No threading layer could be loaded" in done.stderr:
+        pytest.skip("without OpenMP")
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_parallel_twin_takes_any_number_of_threads():
     run(
         """

@@ -2,7 +2,7 @@
 
 The workqueue layer aborts the process if two threads launch at once, so launches take turns there, and who would have
 to wait runs the serial twin. Which layer it is Numba tells only after the first launch. The OpenMP layer ends a forked
-child that launches, so in a child nothing is launched.
+child that launches, whoever launched before the fork, so nothing is launched but by the process that imported fastrnn.
 """
 
 import os
@@ -12,9 +12,10 @@ from typing import Any
 
 import numba
 
+from fastrnn import _process
+
 __all__ = ["launch"]
 
-_process = os.getpid()
 _turn = threading.Lock()
 _together = False  # whether launches may overlap
 
