@@ -173,6 +173,15 @@ def array(value: Any, name: str, text_cure: str = "pass numbers") -> np.ndarray:
     return value  # type: ignore[no-any-return]
 
 
+def integers(value: Any, name: str, of_bools: str = "") -> np.ndarray:
+    """Return any array-like of integers as an array, or one without elements; of bools the message has a cure."""
+    found = value if type(value) is np.ndarray else _converted(value, name)
+    if found.size and found.dtype.kind not in "iu":
+        cure = of_bools if found.dtype.kind == "b" else ""
+        raise TypeError(f"{name} must be integers, got dtype {found.dtype}{cure}")
+    return found
+
+
 def weight(value: Any, name: str) -> np.ndarray:
     """Return an array of weights: tensors that require grad are detached, those on other devices are fetched."""
     if _is_torch(value) and hasattr(value, "detach"):
@@ -313,18 +322,14 @@ def _state(
     raise ValueError(f"{label} is {found.shape}, expected ({letters}{',' * (len(shape) == 1)}) = {shape}{cure}")
 
 
-def lengths(value: Any, steps: int, batch: int, batched: bool) -> np.ndarray:
-    """Return (B,) ints in 0..T as int64; for unbatched x a plain int will do."""
-    found = array(value, "lengths")
-    if found.size == 0 and found.shape == (batch,):
-        return np.zeros(0, np.int64)  # np.asarray([]) is float64
-    if found.dtype.kind not in "iu":
-        raise TypeError(f"lengths must be integers, got dtype {found.dtype}")
+def lengths(value: Any, steps: int, batch: int, batched: bool, letter: str = "B") -> np.ndarray:
+    """Return (B,) ints in 0..T as int64, with this letter in messages; for unbatched x a plain int will do."""
+    found = integers(value, "lengths")
     if not batched and found.ndim == 0:
         found = found[None]
     if found.shape != (batch,):
-        raise ValueError(f"lengths is {found.shape}, expected (B,) = ({batch},): one length for each sequence")
-    if found.min() < 0 or found.max() > steps:
+        raise ValueError(f"lengths is {found.shape}, expected ({letter},) = ({batch},): one length for each sequence")
+    if found.size and (found.min() < 0 or found.max() > steps):
         wrong = found[(found < 0) | (found > steps)][0]
         raise ValueError(f"lengths must lie in 0..T = 0..{steps}, got {wrong}")
     return np.ascontiguousarray(found, dtype=np.int64)
@@ -378,14 +383,11 @@ def rows(value: Any, streams: int | None) -> np.ndarray:
     """Return distinct numbers of streams as int64; `streams` is None for a stream without batch_size."""
     if streams is None:
         raise ValueError("rows must be None for a stream without batch_size: make it with layer.stream(batch_size=N)")
-    found = array(value, "rows")
+    found = integers(value, "rows", ": pass np.flatnonzero(rows)")
     if found.ndim != 1:
         raise ValueError(f"rows is {found.shape}, expected (n,): the numbers of n streams")
     if found.size == 0:
         return np.zeros(0, np.int64)  # np.asarray([]) is float64
-    if found.dtype.kind not in "iu":
-        cure = ": pass np.flatnonzero(rows)" if found.dtype.kind == "b" else ""
-        raise TypeError(f"rows must be integers, got dtype {found.dtype}{cure}")
     if streams == 0:
         raise ValueError(f"rows must be empty, for there is no stream: batch_size is 0, got {len(found)} rows")
     ordered = np.sort(found)

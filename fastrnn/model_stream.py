@@ -116,7 +116,8 @@ class ModelStream(Rows):
         x = self._read(x, "".join(axes) + "T", axes)
         steps = x.shape[len(axes)]
         if lengths is not None:
-            lengths = checks.lengths(lengths, steps, axes.get("n", axes.get("N", 1)), bool(axes))
+            letter, count = next(iter(axes.items()), ("N", 1))
+            lengths = checks.lengths(lengths, steps, count, bool(axes), letter)
         shape = (*axes.values(), steps, self._model._output_size)
         out = self._model._result(out, shape, None, given, ("x", "lengths", "rows"))
         self._alone(self._forward, x if axes else x[None], lengths, rows, out if axes else out[None])

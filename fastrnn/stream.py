@@ -170,7 +170,7 @@ class Stream(Rows):
         shape = (*x.shape[:-1], layer._output_size)
         x = self._time_first(x)
         if lengths is not None:
-            lengths = checks.lengths(lengths, x.shape[0], x.shape[1], bool(axes))
+            lengths = checks.lengths(lengths, x.shape[0], x.shape[1], bool(axes), next(iter(axes), "N"))
         if out is None:
             out = np.empty(shape, layer.dtype)
         else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn.checks import _kind, _quoted, array
+from fastrnn.checks import _kind, _quoted, array, integers
 from fastrnn.model_checks import in_range
 
 if TYPE_CHECKING:
@@ -72,9 +72,7 @@ def unknown_token(token: str, unit: str) -> ValueError:
 
 def decodable(value: Any, size: int) -> list[int]:
     """Return ids of a vocabulary of `size` tokens."""
-    found = array(value, "ids")
-    if found.size and found.dtype.kind not in "iu":
-        raise TypeError(f"ids must be integers, got dtype {found.dtype}")
+    found = integers(value, "ids")
     if found.ndim != 1:
         raise ValueError(f"ids must be (T,), got shape {found.shape}")
     if found.size and not (found.min() >= 0 and found.max() < size):
@@ -223,11 +221,9 @@ def classifier(path: str | None, labels: Any, wiring: str) -> None:
 
 def offsets(value: Any, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return where the sequences of a Ragged begin, and the last one ends."""
-    found = array(value, "sequences.offsets")
+    found = integers(value, "sequences.offsets")
     if found.ndim != 1 or not len(found):
         raise ValueError(f"sequences.offsets must be (N+1,), got shape {found.shape}: no sequences are [0]")
-    if found.dtype.kind not in "iu":
-        raise TypeError(f"sequences.offsets must be integers, got dtype {found.dtype}")
     checked: np.ndarray[Any, np.dtype[np.int64]] = found.astype(np.int64, copy=False)
     falls = np.flatnonzero(checked[1:] < checked[:-1])
     if len(falls):

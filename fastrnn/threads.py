@@ -63,15 +63,21 @@ def get_num_threads() -> int:
 def _from_environment() -> int | None:
     text = os.environ.get("FASTRNN_NUM_THREADS")
     if text:
-        if not (text.isascii() and text.isdigit() and int(text)):
+        number = _number(text)
+        if number is None:
             raise ValueError(
                 f"the environment variable FASTRNN_NUM_THREADS={text}: expected a positive integer; correct or unset it"
             )
-        return checks.num_threads(int(text), "the environment variable FASTRNN_NUM_THREADS")
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list, one number for each level of nesting
-    if not (first.isascii() and first.isdigit() and int(first)):
+        return number
+    return _number(os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip())  # a list, one for each level of nesting
+
+
+def _number(text: str) -> int | None:
+    """Read what `set_num_threads` takes; None where the text is anything else."""
+    try:
+        return checks.num_threads(int(text)) if text.isascii() and text.isdigit() else None
+    except ValueError:  # 0, or far too much
         return None
-    return checks.num_threads(int(first), "the environment variable OMP_NUM_THREADS")
 
 
 def cpus() -> int:

@@ -43,6 +43,8 @@ CONSTRUCTORS = [
     (lambda: GRU(3, 4, dtype=3), TypeError, r"dtype must be float32 \(None\) or float64, got 3"),
     (lambda: GRU(3, 4, device="cuda"), fastrnn.UnsupportedError, r"device must be None or 'cpu', got 'cuda'"),
     (lambda: GRU(3, 4, num_threads=0), ValueError, r"num_threads must be an int >= 1, got 0"),
+    (lambda: GRU(3, 4, num_threads=10**20), ValueError, r"num_threads must be an int in 1\.\.2147483647, got 100000"),
+    (lambda: GRU(3, 4, num_threads=2**31), ValueError, r"num_threads must be an int in 1\.\.2147483647, got 2147"),
     (lambda: GRU(3, 4, num_threads=1.5), TypeError, r"num_threads must be an int >= 1, got 1\.5"),
     (lambda: GRU(3, 4, backend="cuda"), ValueError, r"backend must be one of 'cython', 'numba', 'reference', got"),
     (lambda: GRU(3, 4, backend=1), TypeError, r"backend must be one of 'cython', 'numba', 'reference', got 1"),
@@ -105,6 +107,7 @@ CALLS = [
     (lambda: gru()(f(5, 2, 3), lengths=[-1, 5]), ValueError, r"lengths must lie in 0\.\.T = 0\.\.5, got -1"),
     (lambda: gru()(f(5, 2, 3), lengths=np.array([0, 2**64 - 1], "u8")), ValueError, r"got 18446744073709551615"),
     (lambda: gru()(f(5, 2, 3), lengths=[1.0, 2.0]), TypeError, r"lengths must be integers, got dtype float64"),
+    (lambda: gru()(f(5, 2, 3), lengths="ab"), TypeError, r"lengths must be integers, got dtype <U2"),
     (lambda: gru()(f(5, 2, 3), lengths=[True, False]), TypeError, r"lengths must be integers, got dtype bool"),
     # out
     (lambda: gru()(f(5, 2, 3), out=[0]), TypeError, r"out must be a NumPy array, got list"),

@@ -416,7 +416,7 @@ MESSAGES = [
     (lambda s: s.step([1, 2, 3], out=np.zeros((3, 19))), ValueError, r"out has dtype float64, expected float32"),
     (lambda s: s.push([1, 2, 3]), ValueError, r"x is \(3,\), expected \(N, T\).*: push takes many time steps"),
     (lambda s: s.push(np.zeros((3, 2), int), lengths=[1, 2, 3]), ValueError, r"lengths must lie in 0\.\.T = 0\.\.2"),
-    (lambda s: s.push(np.zeros((2, 2), int), rows=[0, 2], lengths=[1]), ValueError, r"expected \(B,\) = \(2,\)"),
+    (lambda s: s.push(np.zeros((2, 2), int), rows=[0, 2], lengths=[1]), ValueError, r"expected \(n,\) = \(2,\)"),
     (lambda s: s.set_state([]), ValueError, r"state must be a list with one hx for each recurrent layer, 1 in all"),
     (lambda s: s.set_state([np.zeros((2, 3, 17))]), TypeError, r"state\[0\] must be a pair \(h, c\), got ndarray"),
     (lambda s: s.get_state(rows=[9]), ValueError, r"rows must lie in"),

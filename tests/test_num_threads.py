@@ -209,6 +209,11 @@ def test_set_num_threads(automatic):
     for wrong, error in ((0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError)):
         with pytest.raises(error, match="n must be an int >= 1"):
             fastrnn.set_num_threads(wrong)
+    with pytest.raises(ValueError, match=r"n must be an int in 1\.\.2147483647, got 1000"):
+        fastrnn.set_num_threads(10**20)
+    fastrnn.set_num_threads(2**31 - 1)
+    fastrnn.GRU(3, 4).init()(np.ones((5, 2, 3)))
+    fastrnn.set_num_threads(None)
     assert fastrnn.get_num_threads() == before
 
 
@@ -220,6 +225,7 @@ def test_set_num_threads(automatic):
         ({"FASTRNN_NUM_THREADS": "", "OMP_NUM_THREADS": "4,2"}, "4"),
         ({"FASTRNN_NUM_THREADS": "", "OMP_NUM_THREADS": "many"}, None),
         ({"FASTRNN_NUM_THREADS": "", "OMP_NUM_THREADS": ""}, None),
+        ({"FASTRNN_NUM_THREADS": "", "OMP_NUM_THREADS": "9" * 5000}, None),
     ],
 )
 def test_the_environment_sets_the_number(environment, expected):
@@ -227,7 +233,8 @@ def test_the_environment_sets_the_number(environment, expected):
     assert found == expected if expected else 1 <= int(found) <= os.cpu_count()
 
 
-def test_a_wrong_environment_is_named():
-    process = script("import fastrnn; fastrnn.get_num_threads()", FASTRNN_NUM_THREADS="two")
+@pytest.mark.parametrize("wrong", ["two", "0", "1" + 20 * "0"])
+def test_a_wrong_environment_is_named(wrong):
+    process = script("import fastrnn; fastrnn.get_num_threads()", FASTRNN_NUM_THREADS=wrong)
     _, err = process.communicate(timeout=100)
-    assert "FASTRNN_NUM_THREADS=two: expected a positive integer" in err
+    assert f"FASTRNN_NUM_THREADS={wrong}: expected a positive integer" in err

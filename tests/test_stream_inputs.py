@@ -262,6 +262,7 @@ ERRORS = [
     (lambda: four().push(f(5, 2, 3), rows=[3, 3]), ValueError, r"rows must be distinct, got 3 more than once"),
     (lambda: four().step(f(4, 3), rows=[True] * 4), TypeError, r"rows must be integers, .*np\.flatnonzero\(rows\)"),
     (lambda: four().step(f(1, 3), rows=[1.0]), TypeError, r"rows must be integers, got dtype float64"),
+    (lambda: four().step(f(1, 3), rows="ab"), TypeError, r"rows must be integers, got dtype <U2"),
     (lambda: four().step(f(1, 3), rows=2), ValueError, r"rows is \(\), expected \(n,\): the numbers of n streams"),
     (lambda: make("gru").stream(0).step(f(1, 5), rows=[0]), ValueError, r"rows must be empty, for there is no stream"),
     (lambda: four().reset([4]), ValueError, r"rows must lie in"),
@@ -269,7 +270,9 @@ ERRORS = [
     (lambda: four().set_state(f(1, 1, 4), [5]), ValueError, r"rows must lie in"),
     (lambda: single().reset([0]), ValueError, r"rows must be None"),
     # lengths, out, state
-    (lambda: four().push(f(2, 4, 3), lengths=[2, 2]), ValueError, r"lengths is \(2,\), expected \(B,\) = \(4,\)"),
+    (lambda: four().push(f(2, 4, 3), lengths=[2, 2]), ValueError, r"lengths is \(2,\), expected \(N,\) = \(4,\)"),
+    (lambda: four().push(f(2, 2, 3), rows=[0, 1], lengths=[2]), ValueError, r"expected \(n,\) = \(2,\): one length"),
+    (lambda: single().push(f(2, 3), lengths=[2, 2]), ValueError, r"expected \(N,\) = \(1,\): one length for"),
     (lambda: four().push(f(2, 4, 3), lengths=[2, 2, 3, 0]), ValueError, r"lengths must lie in 0\.\.T = 0\.\.2, got 3"),
     (lambda: single().step(f(3), out=f(3)), ValueError, r"out is \(3,\), expected \(4,\)"),
     (lambda: single().step(f(3), out=np.zeros(4)), ValueError, r"out has dtype float64, expected float32"),
