@@ -164,8 +164,7 @@ def not_yet(what: str) -> UnsupportedError:
 
 def array(value: Any, name: str, text_cure: str = "pass numbers") -> np.ndarray:
     """Return any array-like or DLPack CPU tensor as an array of real numbers, in place where it can be."""
-    if type(value) is not np.ndarray:
-        value = _converted(value, name)
+    value = value if type(value) is np.ndarray else _converted(value, name)
     if value.dtype.kind not in "fiub" and value.dtype.name != "bfloat16":
         raise TypeError(
             f"{name} must hold floats, integers or bools, got dtype {value.dtype}{_dtype_cure(value, text_cure)}"
@@ -177,8 +176,7 @@ def integers(value: Any, name: str, of_bools: str = "") -> np.ndarray:
     """Return any array-like of integers as an array, or one without elements; of bools the message has a cure."""
     found = value if type(value) is np.ndarray else _converted(value, name)
     if found.size and found.dtype.kind not in "iu":
-        cure = of_bools if found.dtype.kind == "b" else ""
-        raise TypeError(f"{name} must be integers, got dtype {found.dtype}{cure}")
+        raise TypeError(f"{name} must be integers, got dtype {found.dtype}{of_bools * (found.dtype.kind == 'b')}")
     return found
 
 
@@ -380,7 +378,7 @@ def stream_in_use() -> RuntimeError:
 
 
 def rows(value: Any, streams: int | None) -> np.ndarray:
-    """Return distinct numbers of streams as int64; `streams` is None for a stream without batch_size."""
+    """Return numbers of streams as int64; `streams` is None for a stream without batch_size."""
     if streams is None:
         raise ValueError("rows must be None for a stream without batch_size: make it with layer.stream(batch_size=N)")
     found = integers(value, "rows", ": pass np.flatnonzero(rows)")
@@ -390,14 +388,18 @@ def rows(value: Any, streams: int | None) -> np.ndarray:
         return np.zeros(0, np.int64)  # np.asarray([]) is float64
     if streams == 0:
         raise ValueError(f"rows must be empty, for there is no stream: batch_size is 0, got {len(found)} rows")
-    ordered = np.sort(found)
-    if ordered[0] < 0 or ordered[-1] >= streams:
-        wrong = ordered[0] if ordered[0] < 0 else ordered[-1]
+    if (wrong := found.min()) < 0 or (wrong := found.max()) >= streams:
         raise ValueError(f"rows must lie in 0..N-1 = 0..{streams - 1}, got {wrong}")
-    twice = ordered[1:] == ordered[:-1]
-    if twice.any():
-        raise ValueError(f"rows must be distinct, got {ordered[1:][twice][0]} more than once")
     return np.ascontiguousarray(found, dtype=np.int64)
+
+
+def distinct(rows: np.ndarray, seen: np.ndarray) -> None:
+    """Refuse rows that name a stream twice; `seen` (N,) holds bools, which change."""
+    seen.fill(False)
+    seen[rows] = True
+    if np.count_nonzero(seen) < len(rows):
+        numbers, counts = np.unique(rows, return_counts=True)
+        raise ValueError(f"rows must be distinct, got {numbers[counts > 1][0]} more than once")
 
 
 def wrong_stream_input(shape: tuple[int, ...], letters: str, sizes: Mapping[str, int]) -> ValueError:

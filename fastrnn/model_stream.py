@@ -62,7 +62,8 @@ class ModelStream(Rows):
         out : array, optional
             Receives the result: of its shape and dtype, C-contiguous, overlapping no argument. On the compiled backend
             a step with `out` allocates nothing, from the second one on, if x is one int, or C-contiguous and of int64
-            or the model's dtype, and `rows` of int64.
+            or the model's dtype, and `rows` of int64; on Numba's it then makes Python objects, less than 4 kB
+            whatever the sizes, and no array.
 
         Returns
         -------
@@ -98,7 +99,7 @@ class ModelStream(Rows):
         rows : (n,) array_like of int, optional
             As for `step`: x and `lengths` have n rows.
         out : array, optional
-            As for `step`.
+            As for `step`, but what the layers hand to each other takes memory for the time of the call.
 
         Returns
         -------

@@ -127,6 +127,28 @@ cdef Sequence sequence(cnp.ndarray array):
     return result
 
 
+cdef double mean_length(const Call *call) noexcept nogil:
+    cdef Py_ssize_t total = 0, row
+    for row in range(call.rows):
+        total += call.lengths[row]
+    return <double>total / max(call.rows, 1)
+
+
+cdef int longest_first(Call *call, int64_t *order) except -1:
+    """Put rows in order of their lengths, rows of one length as they came: numbers and lengths go to order[0..2*rows)."""
+    cdef int64_t *lengths = order + call.rows
+    cdef cnp.npy_intp rows = call.rows
+    cdef Py_ssize_t row
+    for row in range(rows):
+        order[row] = (call.steps - call.lengths[row]) * rows + row
+    cnp.PyArray_SimpleNewFromData(1, &rows, cnp.NPY_INT64, order).sort()
+    for row in range(rows):
+        lengths[row] = call.steps - order[row] // rows
+        order[row] %= rows
+    call.order, call.lengths = order, lengths
+    return 0
+
+
 @cython.final
 cdef class Engine:
     """A plan made ready for one tier: ``engine(x, state, lengths, y, state_out, threads)``, as backends.py describes."""
@@ -189,7 +211,6 @@ cdef class Engine:
     def __call__(self, cnp.ndarray x not None, tuple state not None, cnp.ndarray lengths, cnp.ndarray y not None, tuple state_out not None,
                  int threads=1):
         cdef Call call
-        cdef cnp.ndarray order
         call.net = &self.net if cnp.PyArray_NDIM(x) == 3 else self.network_by_ids()
         call.x, call.y = sequence(x), sequence(y)
         call.h0 = <const char *>cnp.PyArray_DATA(<cnp.ndarray?>state[0])
@@ -197,16 +218,12 @@ cdef class Engine:
         call.c0, call.cn = NULL, NULL
         call.steps, call.rows = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
         call.order = call.lengths = NULL
+        if lengths is not None:
+            lengths = cnp.PyArray_FROMANY(lengths, cnp.NPY_INT64, 1, 1, cnp.NPY_ARRAY_CARRAY_RO)
+            call.lengths = <const int64_t *>cnp.PyArray_DATA(lengths)
         if len(state) == 2:
             call.c0 = <const char *>cnp.PyArray_DATA(<cnp.ndarray?>state[1])
             call.cn = <char *>cnp.PyArray_DATA(<cnp.ndarray?>state_out[1])
-        call.mean_steps = call.steps
-        if lengths is not None:
-            order = np.argsort(-lengths, kind="stable").astype(np.int64, copy=False)
-            lengths = lengths[order]
-            call.order = <const int64_t *>cnp.PyArray_DATA(order)
-            call.lengths = <const int64_t *>cnp.PyArray_DATA(lengths)
-            call.mean_steps = lengths.mean() if call.rows else 0
         self.run(&call, threads)
 
     def apply(self, cnp.ndarray x not None, list state not None, bint batch_first, bint cell, int threads=1):
@@ -260,7 +277,6 @@ cdef class Engine:
         if states == 2:
             call.c0, call.cn = <const char *>cnp.PyArray_DATA(<cnp.ndarray>starts[1]), <char *>cnp.PyArray_DATA(<cnp.ndarray>results[1])
         call.order = call.lengths = NULL
-        call.mean_steps = call.steps
         self.run(&call, threads)
         return results if cell else [y, *results]
 
@@ -268,14 +284,20 @@ cdef class Engine:
         """What a call is to compute, on up to so many threads."""
         cdef bint entered
         cdef int members, most = threads
+        cdef Py_ssize_t order_bytes = 0
+        call.mean_steps = call.steps if call.lengths == NULL else mean_length(call)
         call.chunk = chunk_steps(call.net, call.rows, call.steps)
         entered = threads > 1 and call_time(call.net, call.rows, call.mean_steps) > WORTH_A_THOUGHT
         threads = threads_now(threads) if entered else 1
         call.split = self.forced if self.forced.rows else best_split(call.net, call.rows, call.mean_steps, threads)
         members = call.split.rows * call.split.ways * call.split.blocks
         call.block, call.bytes = NULL, call_bytes(call)
+        if call.lengths != NULL:
+            order_bytes = 2 * call.rows * sizeof(int64_t)
         try:
-            call.block = self.take(call.bytes)
+            call.block = self.take(call.bytes + order_bytes)
+            if call.lengths != NULL:
+                longest_first(call, <int64_t *>(call.block + FASTRNN_LINE + call.bytes))
             with nogil:
                 if members > 1:
                     lay_out_barriers(call)

@@ -279,6 +279,24 @@ def test_a_step_with_out_allocates_nothing(name):
             assert peak < 64  # a float would take 24, a view of an array 112
 
 
+def test_a_step_with_out_makes_no_array_on_numba():
+    pytest.importorskip("numba")
+    model = characters()
+    ids, rows = sequences(model, 4000)[:, 0].copy(), np.random.default_rng(0).permutation(4000)[:3000]
+    with fastrnn.use_backend("numba"):
+        stream = model.stream(4000)
+    out = stream.step(ids)
+    for call in (lambda: stream.step(ids, out=out), lambda: stream.step(ids[:3000], rows=rows, out=out[:3000])):
+        call()
+        tracemalloc.start()
+        try:
+            call()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 4096
+
+
 def test_out_is_a_new_array_or_overlaps_nothing():
     model = characters()
     stream, x = compiled(model, 3), np.array([1, 2, 3])

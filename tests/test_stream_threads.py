@@ -182,6 +182,32 @@ def test_a_step_with_out_allocates_nothing(kind):
         assert peak < 64  # a float would take 24, a view of an array 112
 
 
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("kind", ["lstm_proj", "gru"])
+def test_calls_with_out_make_no_array(backend, kind, num_layers):
+    if backend == "reference":
+        pytest.skip("plain NumPy")
+    layer = make(kind, 5, 7, num_layers=num_layers, backend=backend)
+    stream, x = layer.stream(4000), inputs(layer, 3, 4000)
+    out, few = layer(x)[0], 3000  # of whose numbers an array takes 24 kB
+    rows, lengths = np.random.default_rng(0).permutation(4000)[:few], np.arange(few) % 2
+    for most, call in (
+        (12288, lambda: stream.push(x, out=out)),
+        (12288, lambda: stream.push(x[:1, :few], rows=rows, out=out[:1, :few])),
+        (12288, lambda: stream.push(x[:1, :few], rows=rows, lengths=lengths, out=out[:1, :few])),
+        (4096, lambda: stream.step(x[0], out=out[0])),
+        (4096, lambda: stream.step(x[0, :few], rows=rows, out=out[0, :few])),
+    ):
+        call()
+        tracemalloc.start()
+        try:
+            call()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < most
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_leak(backend, kind):
     resource = pytest.importorskip("resource")

@@ -175,6 +175,8 @@ def prepare(plan: Any) -> Callable[..., None]:
     work_of_row = sum(p.w_x.size + p.w_h.size for phases in packed for p in phases)  # multiplications of a step
     entry: Callable[..., None] | None = None
     idle: list[_Work] = []  # workspaces that no call is using; append and pop are atomic
+    idle_between: list[_Work] = []
+    numbers_of_rows = np.arange(0)
 
     def by_ids() -> tuple[np.ndarray, Any]:
         nonlocal numbers_by_ids
@@ -182,21 +184,31 @@ def prepare(plan: Any) -> Callable[..., None]:
             numbers_by_ids = _by_ids(plan, numbers)
         return numbers_by_ids
 
+    def order_rows(lengths: np.ndarray, steps: int, order: np.ndarray) -> None:
+        """Write the numbers of the rows, longest first and rows of one length as they come, to order (B,)."""
+        nonlocal numbers_of_rows
+        count, every = len(lengths), numbers_of_rows
+        if len(every) < count:
+            every = numbers_of_rows = np.arange(count)
+        np.subtract(steps, lengths, out=order)
+        order *= count
+        order += every[:count]
+        order.sort()
+        order %= count
+
     def call(
         x: np.ndarray,
         state: Sequence[np.ndarray],
         lengths: np.ndarray | None,
         y: np.ndarray,
         state_out: Sequence[np.ndarray],
+        order: int,
         between: int,
         work: int,
         share: int,
         parts: int,
     ) -> None:
-        by_length = order = 0
-        if lengths is not None:
-            longest_first = np.argsort(-lengths, kind="stable")
-            by_length, order = lengths.ctypes.data, longest_first.ctypes.data
+        by_length = 0 if lengths is None else lengths.ctypes.data
         table, ids, ids_step, ids_row = numbers.ctypes.data, 0, 0, 0
         if x.ndim == 2:
             held = by_ids()  # up to the end of this call
@@ -227,21 +239,27 @@ def prepare(plan: Any) -> Callable[..., None]:
             return
         parts = min(threads, batch) if steps * batch * work_of_row >= stepping.PARALLEL_WORK else 1
         share = fixed + per_row * -(-batch // parts)
-        size = share * parts
-        work = _take(idle, size)
+        size, order = share * parts, 0
+        work, left = _take(idle, size + 16 * batch), lengths
+        if lengths is not None:
+            longest_first, left = np.ndarray((2, batch), np.int64, work[0], size)
+            order_rows(lengths, steps, longest_first)
+            order = work[1] + size
         if layers == 1:
-            call(x, state, lengths, y, state_out, 0, work[1], share, parts)
+            call(x, state, lengths, y, state_out, order, 0, work[1], share, parts)
         else:
             row = batch * outputs * dtype.itemsize
             # Layers take turns over chunks of time, so that memory does not grow with T; but backwards needs all of it.
             chunk = max(1, steps if directions == 2 else _CHUNK_BYTES // row)
-            between = empty(2 * min(chunk, steps) * row)
+            between = _take(idle_between, 2 * min(chunk, steps) * row)
             for t in range(0, max(1, steps), chunk):
-                left = None if lengths is None else np.clip(lengths - t, 0, chunk)
-                call(x[t : t + chunk], state, left, y[t : t + chunk], state_out, between[1], work[1], share, parts)
+                if lengths is not None:
+                    np.clip(np.subtract(lengths, t, out=left), 0, chunk, out=left)
+                part = slice(t, t + chunk)
+                call(x[part], state, left, y[part], state_out, order, between[1], work[1], share, parts)
                 state = state_out
-        if size <= _KEEP_BYTES:
-            idle.append(work)
+            _give_back(idle_between, between)
+        _give_back(idle, work)
 
     run.part = Part(plan, advance, numbers, by_ids, work_of_row)
     return run
@@ -276,8 +294,7 @@ def prepare_dense(plan: Any) -> Callable[..., None]:
             size = DENSE_GROUPS * GROUP_BYTES + 8 * tile
             work = _take(idle, size)
             _compiled_dense(name)(table, x, out, tile, work[1])
-            if size <= _KEEP_BYTES:
-                idle.append(work)
+            _give_back(idle, work)
 
     run.part = Part(plan, advance_dense, numbers, lambda: (numbers, packed), packed.w_x.size)
     return run
@@ -297,3 +314,8 @@ def _take(idle: list[_Work], size: int) -> _Work:
     except IndexError:
         return empty(size)
     return work if work[0].size >= size else empty(size)
+
+
+def _give_back(idle: list[_Work], work: _Work) -> None:
+    if work[0].size <= _KEEP_BYTES:
+        idle.append(work)
