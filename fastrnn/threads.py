@@ -66,7 +66,8 @@ def _from_environment() -> int | None:
         number = _number(text)
         if number is None:
             raise ValueError(
-                f"the environment variable FASTRNN_NUM_THREADS={text}: expected a positive integer; correct or unset it"
+                f"the environment variable FASTRNN_NUM_THREADS={text}: expected an int in 1..2147483647; correct"
+                " or unset it"
             )
         return number
     return _number(os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip())  # a list, one for each level of nesting

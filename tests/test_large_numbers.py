@@ -64,16 +64,6 @@ def test_without_a_stop_all_tokens_must_fit():
         make().generate([1], sys.maxsize)
 
 
-def test_threads_of_the_environment(monkeypatch):
-    monkeypatch.setattr(fastrnn.threads, "count", None)
-    for name in ("FASTRNN_NUM_THREADS", "OMP_NUM_THREADS"):
-        with monkeypatch.context() as patch:
-            patch.delenv("FASTRNN_NUM_THREADS", raising=False)
-            patch.setenv(name, "99999999999")
-            with pytest.raises(ValueError, match=f"{name} must be an int in 1..2147483647, got 99999999999"):
-                fastrnn.get_num_threads()
-
-
 @pytest.mark.parametrize("value", HUGE)
 def test_a_top_k_above_the_tokens_means_all(value, backend):
     write = partial(make().generate, [1], 20, seed=3)
