@@ -18,7 +18,8 @@ enum {
     BARRIER_SPIN = 50000, /* ns */
     YIELDS = 32,          /* of a member, after that and before it sleeps */
     PAUSES = 32,          /* between two looks at the clock */
-    CROWDED = 20000000    /* ns for which others are taken to want the processors too */
+    CROWDED = 20000000,   /* ns for which others are taken to want the processors too, */
+    AGAIN = 40000000      /*    when a member was late again within so many */
 };
 
 /* Where threads sleep until a word has grown. */
@@ -117,14 +118,20 @@ static int each_has_a_processor(int members) { return members <= atomic_load_exp
 /* Who spins while another member has no processor to run on only keeps it from getting one. */
 static int spin_of(int members, int limit) { return each_has_a_processor(members) ? limit : 0; }
 
+static _Atomic int64_t late;    /* when a member last was */
 static _Atomic int64_t crowded; /* until when; 0: not */
 
-/* Who is late for a barrier that it has crossed before, and so is awake, was most likely sent from its processor. */
+/* Who is late for a barrier that it has crossed before, and so is awake, was most likely sent from its processor.  Once is chance, such as the host
+ * of a virtual machine. */
+static void note_late(void) {
+    const int64_t now = nanoseconds(), before = atomic_exchange_explicit(&late, now, memory_order_relaxed);
+    if (now - before < AGAIN) atomic_store_explicit(&crowded, now + CROWDED, memory_order_relaxed);
+}
+
 static void cross(fastrnn_barrier *barrier, int members, int limit) {
     const unsigned long long all = arrive(barrier, members);
     const int spin = spin_of(members, limit);
-    if (wait_until(&barrier->arrived, all, spin, YIELDS, &crossing) && spin && all > (unsigned)members)
-        atomic_store_explicit(&crowded, nanoseconds() + CROWDED, memory_order_relaxed);
+    if (wait_until(&barrier->arrived, all, spin, YIELDS, &crossing) && spin && all > (unsigned)members) note_late();
 }
 
 int fastrnn_pool_crowded(void) {

@@ -211,10 +211,12 @@ static void come_late(void *context, int member, int members) {
 
 static void test_crowded(void) {
     if (fastrnn_processors() < 2) return; /* then nobody spins, and nobody is thought to be late */
-    fastrnn_barrier barrier;
-    fastrnn_barrier_init(&barrier);
-    check(fastrnn_pool_run(2, come_late, &barrier) == 2, "members", 0);
-    check(fastrnn_pool_crowded(), "a member that is late goes unnoticed", 0);
+    for (int i = 0; i < 2; i++) {
+        fastrnn_barrier barrier;
+        fastrnn_barrier_init(&barrier);
+        check(fastrnn_pool_run(2, come_late, &barrier) == 2, "members", 0);
+    }
+    check(fastrnn_pool_crowded(), "a member that is late again goes unnoticed", 0);
     rest(0.1);
     check(!fastrnn_pool_crowded(), "a member that was late is remembered for too long", 0);
 }
