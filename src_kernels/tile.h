@@ -32,7 +32,7 @@ INLINE void FN(store_some)(T *p, vec a, int count)
 }
 
 /* What one row reads of a block's column 16 lines on, for weights that come from the last cache.  The processor's own prefetcher does not always keep up
- * with those: in some processes, for as long as they live, it is a tenth slower. */
+ * with those: README.md has figures. */
 INLINE void FN(fetch)(const int NU, const int G, const T *w, ptrdiff_t w_group)
 {
     enum { DISTANCE = 1024 };
