@@ -187,8 +187,9 @@ class Writer:
         pieces, count, start = [np.empty((len(self._last), 0), np.int64)], _TOKENS, time.perf_counter()
         while (piece := self.more(count)).shape[1]:
             pieces.append(piece)
-            start, before = time.perf_counter(), start
-            count *= 1 + (start - before < _OFTEN)
+            if time.perf_counter() - start < _OFTEN:
+                count *= 2
+            start = time.perf_counter()
         return [row[row >= 0] for row in np.concatenate(pieces, 1)]
 
     def one_by_one(self) -> Iterator[int]:

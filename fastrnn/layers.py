@@ -403,10 +403,7 @@ def warmup(*models: "Weighted | SequenceModel | Seq2Seq") -> None:
         With weights, for the backend that each would run on. Without arguments: small float32 layers of each kind,
         which compiles what all float32 layers of the numba backend share.
     """
-    given: tuple[Any, ...] = models or (RNN(1, 1).init(), LSTM(1, 1).init(), GRU(1, 1).init())
-    for model in given:
-        of_seq2seq = [getattr(model, name) for name in ("encoder", "decoder") if hasattr(model, name)]
-        for part in of_seq2seq or [model]:
-            if not hasattr(part, "_warm_up"):
-                raise TypeError(f"warmup takes layers, cells and models, got {type(part).__name__}")
-            part._warm_up()
+    for model in models or (RNN(1, 1).init(), LSTM(1, 1).init(), GRU(1, 1).init()):
+        if not hasattr(model, "_warm_up"):
+            raise TypeError(f"warmup takes layers, cells and models, got {type(model).__name__}")
+        model._warm_up()

@@ -87,6 +87,10 @@ class Seq2Seq:
     def __repr__(self) -> str:
         return f"Seq2Seq({self.encoder!r}, {self.decoder!r})"
 
+    def _warm_up(self) -> None:
+        self.encoder._warm_up()
+        self.decoder._warm_up()
+
     def __dask_tokenize__(self) -> Any:
         from dask.base import normalize_token  # Dask is what calls this
 

@@ -70,7 +70,7 @@ INLINE void FN(accumulate)(const int M, const int NU, const int G, const int NS,
         /* What the loop does not need waits in memory: left to itself, gcc puts the rows there instead. */
         if (M > 1) __asm__ volatile("" : "+m"(a), "+m"(done), "+m"(depth), "+m"(sums), "+m"(from), "+m"(from_stride));
         if (M > 1 && split) __asm__ volatile("" : "+m"(apart), "+m"(apart_row), "+m"(apart_group));
-        if (M == 1 && far)
+        if (far)
             for (ptrdiff_t k = 0; k < columns; k++, w += w_stride) {
                 FN(fetch)(NU, G, w, w_group);
                 FN(column)(M, NU, G, NS, acc, row, k, w, w_group);

@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import threading
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -193,6 +194,16 @@ def strided(a: np.ndarray) -> np.ndarray:
     big = np.full([2 * n for n in a.shape], 99, a.dtype)
     big[tuple(slice(None, None, 2) for _ in a.shape)] = a
     return big[tuple(slice(None, None, 2) for _ in a.shape)]
+
+
+def peak_of(call: Callable[[], Any]) -> int:
+    """Return the most bytes that Python and NumPy hold at a time in a call."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def interrupted_everywhere(

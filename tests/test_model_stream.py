@@ -11,7 +11,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from cases import DTYPES, same_bits
-from layer_cases import arrays, by_steps, interrupted_everywhere, make
+from layer_cases import arrays, by_steps, interrupted_everywhere, make, peak_of
 from model_cases import BY_IDS, STREAMS, beginning, characters, dense, forward, intents, sequences
 
 import fastrnn
@@ -288,13 +288,7 @@ def test_a_step_with_out_makes_no_array_on_numba():
     out = stream.step(ids)
     for call in (lambda: stream.step(ids, out=out), lambda: stream.step(ids[:3000], rows=rows, out=out[:3000])):
         call()
-        tracemalloc.start()
-        try:
-            call()
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert peak < 4096
+        assert peak_of(call) < 4096
 
 
 def test_out_is_a_new_array_or_overlaps_nothing():

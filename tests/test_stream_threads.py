@@ -12,7 +12,7 @@ import weakref
 import numpy as np
 import pytest
 from cases import same_bits
-from layer_cases import KINDS, arrays, at_once, by_steps, initial, inputs, interrupted_everywhere, make
+from layer_cases import KINDS, arrays, at_once, by_steps, initial, inputs, interrupted_everywhere, make, peak_of
 
 import fastrnn
 
@@ -199,13 +199,7 @@ def test_calls_with_out_make_no_array(backend, kind, num_layers):
         (4096, lambda: stream.step(x[0, :few], rows=rows, out=out[0, :few])),
     ):
         call()
-        tracemalloc.start()
-        try:
-            call()
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert peak < most
+        assert peak_of(call) < most
 
 
 @pytest.mark.parametrize("kind", KINDS)
