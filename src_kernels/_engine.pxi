@@ -38,7 +38,7 @@ cdef Py_ssize_t lay_out_member(const Network *net, Py_ssize_t rows, char *block,
 
 cdef Py_ssize_t lay_out_team(const Network *net, Py_ssize_t rows, char *block, Workspace *work) noexcept nogil:
     """The same for what a team shares; a member's own part is laid out before."""
-    cdef Py_ssize_t used = 0, most, i, k, size
+    cdef Py_ssize_t used = 0, most, i, k
     cdef Direction *direction
     cdef void *unused
     used = carve(block, used, rows * net.padded, <void **>&work.cell)
@@ -52,8 +52,7 @@ cdef Py_ssize_t lay_out_team(const Network *net, Py_ssize_t rows, char *block, W
         for k in range(net.layers * net.ways):
             direction = &net.directions[k]
             if direction.phase[i].inputs:
-                size = direction.sums[i] * net.itemsize
-                most = max(most, size * max(tile_rows(direction, rows, net.itemsize), tile_rows(direction, 1, net.itemsize)))
+                most = max(most, TILE_ROWS * direction.sums[i] * net.itemsize)
         used = carve(block, used, most, <void **>&work.start[i])
     return used
 

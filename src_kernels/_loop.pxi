@@ -59,18 +59,6 @@ cdef void measure(Direction *direction, Py_ssize_t itemsize) noexcept nogil:
         direction.sums[i] = groups * fastrnn_phase_gates(direction.kind[i]) * FASTRNN_GROUP_BYTES // itemsize
 
 
-cdef Py_ssize_t tile_rows(const Direction *direction, Py_ssize_t batch, Py_ssize_t itemsize) noexcept nogil:
-    cdef Py_ssize_t bytes = 0, rows
-    cdef int i
-    if batch == 1:
-        return TILE_ROWS        # two tiles of FASTRNN_AHEAD rows, and one of many where weights come from memory
-    for i in range(direction.phases):
-        if direction.phase[i].inputs:
-            bytes += direction.sums[i] * itemsize
-    rows = TILE_BYTES // bytes if bytes else TILE_ROWS
-    return min(TILE_ROWS, max(TILE_ROWS_LEAST, rows // 6 * 6))
-
-
 cdef inline void meet(const Team *team) noexcept nogil:
     """The barrier of a phase, without a call where one thread does all."""
     if team.parts > 1:
@@ -143,7 +131,6 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
     cdef Py_ssize_t hidden = direction.phase[0].units * itemsize, state = last.units * itemsize
     cdef Py_ssize_t cell_bytes = groups_of(direction.phase[0].units, itemsize) * FASTRNN_GROUP_BYTES
     cdef Py_ssize_t x_step = -x.time if reverse else x.time, y_step = -y.time if reverse else y.time
-    cdef Py_ssize_t most_rows = tile_rows(direction, batch.rows, itemsize)
     cdef Py_ssize_t rows = batch.rows, step = 0, tile, tile_end, first, done, row, at, length, t
     cdef Py_ssize_t cell_stride = cell_bytes // itemsize
     cdef Py_ssize_t begin[MAX_PHASES]
@@ -177,7 +164,7 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
     first = done = 0
     while step < length:
         rows = alive(batch, step, rows)
-        tile = most_rows // rows
+        tile = TILE_ROWS // rows
         if lookahead:
             tile = (length - step - 1) % FASTRNN_AHEAD + 1     # short at first, then whole ones
         # A wide batch walks x and h in one go instead; there are no inputs where ids number rows of a table.
@@ -209,7 +196,7 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
                     look_up(work.x, rows, direction.table[i], direction.vocab, direction.sums[i] * itemsize, work.numbered)
                     io.starts = <const void *const *>work.numbered
                 if project and direction.phase[i].inputs:
-                    check(done + rows <= most_rows)
+                    check(done + rows <= TILE_ROWS)
                     io.start_stride = direction.sums[i]
                     io.start = work.start[i] + done * io.start_stride * itemsize
                 else:

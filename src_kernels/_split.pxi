@@ -1,9 +1,11 @@
 # How a call is shared among threads: rows of the batch, directions, and unit blocks of every step.
 
 cdef enum:
-    # What a core does in a nanosecond, and what meeting costs: measured, on Zen 4.  Other processors differ by less than the model does.
+    # What a core does in a nanosecond, and what meeting costs: measured, on Zen 4 and 5.  Other processors differ by less than the model does.
     STREAM_BYTES = 110      # of weights that one row reads
-    ROWS_FOR_FREE = 2       # rows whose multiplications take no longer than reading the weights
+    ROWS_FOR_FREE = 4       # rows whose multiplications take no longer than reading the weights
+    NEAR_BYTES = 1 << 20    # of weights that its own cache holds; where there are more, reading goes on beside the multiplications but in part
+    FAR_SHARE = 4           # and this share of it does not
     MEETING = 100           # ns for each member of a barrier, and of who comes later; measured with two
     LAUNCH_AWAKE = 500      # ns, while workers still look out for a call
     LAUNCH_ASLEEP = 40000
@@ -36,7 +38,7 @@ cdef struct Call:
 
 cdef inline double step_time(const Network *net, int way, Py_ssize_t rows, int parts, bint many_steps) noexcept nogil:
     """ns of one step through all layers of one direction, for the largest of `parts` shares of the blocks."""
-    cdef double total = 0, line, heavy = max(1.0, <double>rows / ROWS_FOR_FREE)
+    cdef double total = 0, line, reading, heavy = max(1.0, <double>rows / ROWS_FOR_FREE)
     cdef const Direction *direction
     cdef const fastrnn_phase *phase
     cdef Py_ssize_t layer, groups, blocks
@@ -48,8 +50,10 @@ cdef inline double step_time(const Network *net, int way, Py_ssize_t rows, int p
             groups = groups_of(phase.units, net.itemsize)
             blocks = (direction.blocks[i] + parts - 1) // parts
             line = <double>min(groups, blocks * fastrnn_phase_block(direction.kind[i])) * fastrnn_phase_gates(direction.kind[i]) * FASTRNN_GROUP_BYTES / STREAM_BYTES
+            reading = line * (phase.depth if many_steps else phase.depth + phase.inputs)
+            total += reading * heavy + (reading / FAR_SHARE if reading * STREAM_BYTES > NEAR_BYTES else 0)
             # Inputs of many steps are projected at the rate of multiplications, on the way where one row leaves room for them.
-            total += line * phase.depth * heavy + line * phase.inputs * (<double>rows / ROWS_FOR_FREE if many_steps else heavy)
+            total += line * phase.inputs * rows / ROWS_FOR_FREE if many_steps else 0
             total += MEETING * parts if parts > 1 else 0
     return total
 

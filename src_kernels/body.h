@@ -8,8 +8,10 @@
 #define GROUP ((int)(FASTRNN_GROUP_BYTES / sizeof(T)))   /* units of a group */
 #define TILE_VECS ONE_ROW_VECS
 #define SIDE_BY_SIDE 4                                    /* chains of fma of one row's single vector */
+#define SIX_VECS_ROWS (MAX_ROWS * 2 / 3)                  /* rows of a tile over all six vectors of the GRU's blocks */
 #define FAR_LEAST (2 << 20)                               /* bytes of weights that one row reads in a step, which come from the last cache from here */
 #define FAR_MOST (12 << 20)                               /* to here */
+#define FAR_ROWS (20 << 20)                               /* bytes of weights of several rows, which come from memory from here */
 #define MOST_VECS 8                                       /* vectors of a tile: two blocks of the LSTM */
 
 #if FASTRNN_BITS == 32
@@ -73,8 +75,10 @@ static const fastrnn_kernels FN(kernels) = {
 #undef UNROLL
 #undef GROUP
 #undef TILE_VECS
+#undef SIX_VECS_ROWS
 #undef FAR_LEAST
 #undef FAR_MOST
+#undef FAR_ROWS
 #undef MOST_VECS
 #undef SIDE_BY_SIDE
 #undef Q_SIGMA

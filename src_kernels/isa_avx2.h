@@ -16,12 +16,14 @@
 
 #define MASK vec
 #define LANES ((int)(32 / sizeof(T)))
+#define ALL_REGISTERS 16
 #define MAX_ROWS 3            /* 3 rows x 4 vectors of sums, 1 of weights, 3 broadcasts: 16 registers */
 #define ONE_ROW_VECS 8        /* one row: both halves of a group together, 8 chains of fma */
 #define AHEAD 0
 
 #define v_load(p) I_(loadu)(p)
 #define v_store(p, a) I_(storeu)(p, a)
+#define v_hold(a) __asm__("" : "+x"(a)) /* in a register: gcc would load it again for every row */
 #define v_set1(x) I_(set1)(x)
 #define v_fma(a, b, c) I_(fmadd)(a, b, c)
 #define v_fnma(a, b, c) I_(fnmadd)(a, b, c)

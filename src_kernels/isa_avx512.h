@@ -20,6 +20,7 @@
 #endif
 
 #define LANES ((int)(64 / sizeof(T)))
+#define ALL_REGISTERS 32
 #define MAX_ROWS 6            /* 6 rows x 4 vectors of sums, 4 of weights, 1 broadcast: 29 of 32 registers */
 #define ONE_ROW_VECS 8        /* one row: the GRU takes two groups, 6 chains of fma, the LSTM of few units two blocks, 8 */
 #define AHEAD 1                /* beside the 4 or 6 sums of one row there is room for 12 rows x 2 vectors of inputs */
@@ -28,6 +29,7 @@
 #define v_store(p, a) I_(storeu)(p, a)
 #define v_load_first(p, n, rest) I_(mask_loadu)(rest, (MASK)((1u << (n)) - 1), p)
 #define v_store_first(p, n, a) I_(mask_storeu)(p, (MASK)((1u << (n)) - 1), a)
+#define v_hold(a) __asm__("" : "+v"(a)) /* in a register: gcc would load it again for every row */
 #define v_set1(x) I_(set1)(x)
 #define v_fma(a, b, c) I_(fmadd)(a, b, c)
 #define v_fnma(a, b, c) I_(fnmadd)(a, b, c)

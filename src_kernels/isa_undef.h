@@ -6,6 +6,7 @@
 #undef MASK
 #undef SIGN_BIT
 #undef LANES
+#undef ALL_REGISTERS
 #undef MAX_ROWS
 #undef ONE_ROW_VECS
 #undef AHEAD
@@ -13,6 +14,7 @@
 #undef v_store
 #undef v_load_first
 #undef v_store_first
+#undef v_hold
 #undef v_set1
 #undef v_fma
 #undef v_fnma

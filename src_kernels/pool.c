@@ -17,6 +17,7 @@ enum {
     LAUNCH_SPIN = 50000,  /* ns for which a worker looks out for the next call, and the caller for the last member */
     BARRIER_SPIN = 50000, /* ns */
     YIELDS = 32,          /* of a member, after that and before it sleeps */
+    LATE = 500000,        /* ns: of two members at work one may well be this much slower, above all where memory is the limit */
     PAUSES = 32,          /* between two looks at the clock */
     CROWDED = 20000000,   /* ns for which others are taken to want the processors too, */
     AGAIN = 40000000      /*    when a member was late again within so many */
@@ -69,8 +70,9 @@ static void pause_briefly(void) {
 
 static int has_reached(atomic_ullong *word, unsigned long long target) { return atomic_load_explicit(word, memory_order_acquire) >= target; }
 
-/* Until *word is `target` or more: spin for `spin` ns, give the processor away `yields` times, sleep.  Returns whether spinning was not enough. */
-static int wait_until(atomic_ullong *word, unsigned long long target, int spin, int yields, bed *place) {
+/* Until *word is `target` or more: spin for `spin` ns, give the processor away `yields` times, sleep.  Returns for how many ns, where spinning was not
+ * enough, else 0. */
+static int64_t wait_until(atomic_ullong *word, unsigned long long target, int spin, int yields, bed *place) {
     int64_t start = 0;
     for (int i = 1; spin; i++) {
         if (has_reached(word, target)) return 0;
@@ -81,7 +83,7 @@ static int wait_until(atomic_ullong *word, unsigned long long target, int spin, 
         else if (now - start > spin) break;
     }
     for (int i = 0; i < yields; i++) {
-        if (has_reached(word, target)) return 1;
+        if (has_reached(word, target)) return start ? nanoseconds() - start : 0;
         sched_yield();
     }
     pthread_mutex_lock(&mutex);
@@ -89,7 +91,7 @@ static int wait_until(atomic_ullong *word, unsigned long long target, int spin, 
     while (atomic_load(word) < target) pthread_cond_wait(&place->wake, &mutex);
     atomic_fetch_sub(&place->sleepers, 1);
     pthread_mutex_unlock(&mutex);
-    return 1;
+    return start ? nanoseconds() - start : 0;
 }
 
 /* After an addition to a word, for those who sleep until then.  It, the load here and both in the wait above are in sequential order: either the
@@ -130,8 +132,8 @@ static void note_late(void) {
 
 static void cross(fastrnn_barrier *barrier, int members, int limit) {
     const unsigned long long all = arrive(barrier, members);
-    const int spin = spin_of(members, limit);
-    if (wait_until(&barrier->arrived, all, spin, YIELDS, &crossing) && spin && all > (unsigned)members) note_late();
+    const int64_t waited = wait_until(&barrier->arrived, all, spin_of(members, limit), YIELDS, &crossing);
+    if (waited > LATE && all > (unsigned)members) note_late();
 }
 
 int fastrnn_pool_crowded(void) {

@@ -79,11 +79,11 @@ INLINE void FN(inputs_tile)(const int M, const int V, const int NS, const fastrn
             UNROLL for (int s = 0; s < NS; s++) v_store(out + m * out_stride + v * GROUP + s * LANES, acc[m][v * NS + s]);
 }
 
-/* Full tiles, but never a tail of one or two rows, which would run at a third of the speed: eight rows are 4 + 4, not 6 + 2. */
-INLINE int FN(tile_height)(ptrdiff_t rows)
+/* Full tiles, and the last two alike: eight rows are 4 + 4, not 6 + 2, for a tile of two rows loads twice as much for every fma. */
+INLINE int FN(tile_height)(ptrdiff_t most, ptrdiff_t rows)
 {
-    if (rows <= MAX_ROWS) return (int)rows;
-    return 2 * rows < 3 * MAX_ROWS ? (int)(rows + 1) / 2 : MAX_ROWS;
+    if (rows <= most) return (int)rows;
+    return rows < 2 * most ? (int)(rows + 1) / 2 : most;
 }
 
 /* Runs CALL(M) with the constant M that equals `height`. */
@@ -113,7 +113,7 @@ INLINE ptrdiff_t FN(step_groups)(const int phase, const int M, const int NU, con
             const ptrdiff_t offset = u * G * GROUP + lane;
             const T *w_x_here = w_x ? w_x + offset : NULL;
 #define TILE(FAR) FN(step_tile)(phase, M, NU, NS, FAR, p, io, row, first + u, lane, w_x_here, w_h + offset, here * G * GROUP, G * GROUP, G * GROUP)
-            if (M == 1 && far) TILE(1); /* compiled twice: with a choice inside, small LSTMs are 5 % slower */
+            if (far) TILE(1); /* compiled twice: with a choice inside, small LSTMs are 5 % slower */
             else TILE(0);
 #undef TILE
         }
@@ -123,11 +123,11 @@ INLINE ptrdiff_t FN(step_groups)(const int phase, const int M, const int NU, con
 INLINE void FN(step_rows)(const int phase, const int M, const int U, const int far, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
                           ptrdiff_t first, ptrdiff_t here, const T *w_x, const T *w_h)
 {
-    const int pairs = M == 1 || phase == FASTRNN_GRU_RESET;
     ptrdiff_t u = 0;
     if (U == 4) u = FN(step_groups)(phase, M, 4, far, p, io, row, first, here, u, w_x, w_h);
-    if (U >= 2 && pairs) u = FN(step_groups)(phase, M, 2, far, p, io, row, first, here, u, w_x, w_h);
-    FN(step_groups)(phase, M, 1, far, p, io, row, first, here, u, w_x, w_h);
+    if (U == 4) u = FN(step_groups)(phase, M, 3, 0, p, io, row, first, here, u, w_x, w_h);
+    if (U >= 2 && (phase != FASTRNN_GRU || M <= SIX_VECS_ROWS)) u = FN(step_groups)(phase, M, 2, U == 2 && far, p, io, row, first, here, u, w_x, w_h);
+    FN(step_groups)(phase, M, 1, U == 1 && far, p, io, row, first, here, u, w_x, w_h);
 }
 
 /* One row, and inputs on its way: the whole blocks of block0..block1-1.  Returns the first that is not: it takes no inputs. */
@@ -162,10 +162,12 @@ INLINE ptrdiff_t FN(step_pairs)(const fastrnn_phase *p, const fastrnn_step *io, 
     return block;
 }
 
-/* Whether one row's weights, those of a range of blocks, come from the last cache. */
-INLINE int FN(are_far)(const int phase, const int U, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t blocks)
+/* Whether to fetch weights: of one row those that come from the last cache, which this thread's blocks have; of several those that come from memory. */
+INLINE int FN(are_far)(const int phase, const int U, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t blocks, int one_row)
 {
-    const ptrdiff_t bytes = blocks * U * FN(gates)(phase) * FASTRNN_GROUP_BYTES * (p->depth + (io->x ? p->inputs : 0));
+    const ptrdiff_t column = FN(gates)(phase) * FASTRNN_GROUP_BYTES, groups = (p->units + GROUP - 1) / GROUP;
+    if (!one_row) return groups * column * (p->depth + p->inputs) > FAR_ROWS;
+    const ptrdiff_t bytes = blocks * U * column * (p->depth + (io->x ? p->inputs : 0));
     return bytes > FAR_LEAST && bytes <= FAR_MOST;
 }
 
@@ -174,7 +176,7 @@ INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const
 {
     const int G = FN(gates)(phase);
     const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP;
-    const int far = row1 - row0 == 1 && FN(are_far)(phase, U, p, io, block1 - block0);
+    const int far = FN(are_far)(phase, U, p, io, block1 - block0, row1 - row0 == 1);
     CHECK(FN(check_step)(phase, p, io, block0, block1, row0, row1));
     if (AHEAD && io->ahead) block0 = FN(step_ahead)(phase, U, p, io, block0, block1, row0);
     else if (phase == FASTRNN_LSTM && GROUP == LANES && row1 - row0 == 1) block0 = FN(step_pairs)(p, io, block0, block1, row0);
@@ -184,7 +186,7 @@ INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const
         const T *w_x = p->inputs ? (const T *)p->w_x + first * G * GROUP * p->inputs : NULL;
         const T *w_h = (const T *)p->w_h + first * G * GROUP * p->depth;
         for (ptrdiff_t row = row0; row < row1;) {
-            const int height = FN(tile_height)(row1 - row);
+            const int height = FN(tile_height)(far && phase == FASTRNN_GRU ? SIX_VECS_ROWS : MAX_ROWS, row1 - row);
 #define CALL(M) FN(step_rows)(phase, M, U, far, p, io, row, first, here, w_x, w_h)
             WITH_HEIGHT(height, CALL)
 #undef CALL
@@ -241,8 +243,10 @@ INLINE void FN(inputs_rows)(const int M, const fastrnn_phase *p, const T *const 
                             ptrdiff_t vectors, const T *b, const T *w)
 {
     ptrdiff_t v = 0;
+    if (M > 1 && M <= SIX_VECS_ROWS && vectors == 6) v = FN(inputs_vectors)(M, 6, p, x, out, out_stride, vectors, v, b, w);
     if (vectors % 3) v = FN(inputs_vectors)(M, 4, p, x, out, out_stride, vectors, v, b, w);
     v = FN(inputs_vectors)(M, 3, p, x, out, out_stride, vectors, v, b, w);
+    if (M > 1) v = FN(inputs_vectors)(M, 2, p, x, out, out_stride, vectors, v, b, w);
     if (M > 1) FN(inputs_vectors)(M, 1, p, x, out, out_stride, vectors, v, b, w);
     else for (; v < vectors; v++) FN(inputs_vector)(p, x[0], out + v * GROUP, b + v * GROUP, w + v * GROUP, vectors * GROUP);
 }
@@ -257,7 +261,7 @@ static void FN(inputs)(int phase, const fastrnn_phase *p, const void *const *x, 
         const ptrdiff_t first = block * U, here = groups - first < U ? groups - first : U, at = first * G * GROUP;
         const T *w = (const T *)p->w_x + at * p->inputs, *b = (const T *)p->b + at;
         for (ptrdiff_t row = row0; row < row1;) {
-            const int height = FN(tile_height)(row1 - row);
+            const int height = FN(tile_height)(MAX_ROWS, row1 - row);
 #define CALL(M) FN(inputs_rows)(M, p, (const T *const *)x + row, (T *)out + row * out_stride + at, out_stride, here * G, b, w)
             WITH_HEIGHT(height, CALL)
 #undef CALL

@@ -31,12 +31,12 @@ INLINE void FN(store_some)(T *p, vec a, int count)
 #endif
 }
 
-/* What one row reads of a block's column 16 lines on, for weights that come from the last cache.  The processor's own prefetcher does not always keep up
- * with those: README.md has figures. */
-INLINE void FN(fetch)(const int NU, const int G, const T *w, ptrdiff_t w_group)
+/* A block's column some lines on, for weights that come from the last cache, or from memory where several rows keep the processor from looking far
+ * ahead.  Its own prefetcher does not always keep up with those: README.md has figures. */
+INLINE void FN(fetch)(const int M, const int NU, const int G, const T *w, ptrdiff_t w_group)
 {
-    enum { DISTANCE = 1024 };
-    UNROLL for (int v = 0; v < NU * G; v++) __builtin_prefetch((const char *)(w + v / G * w_group + v % G * GROUP) + DISTANCE);
+    const int distance = M == 1 ? 1 << 10 : 1 << 14;
+    UNROLL for (int v = 0; v < NU * G; v++) __builtin_prefetch((const char *)(w + v / G * w_group + v % G * GROUP) + distance);
 }
 
 /* acc += column k of W times a[k], for all rows. */
@@ -45,6 +45,9 @@ INLINE void FN(column)(const int M, const int NU, const int G, const int NS, vec
     vec weights[TILE_VECS];
     UNROLL for (int v = 0; v < NU * G; v++)
         UNROLL for (int s = 0; s < NS; s++) weights[v * NS + s] = v_load(w + v / G * w_group + v % G * GROUP + s * LANES);
+#ifdef v_hold
+    if (M > 1 && NU * G * NS * (M + 1) < ALL_REGISTERS) UNROLL for (int v = 0; v < NU * G * NS; v++) v_hold(weights[v]);
+#endif
     UNROLL for (int m = 0; m < M; m++) {
         const vec value = v_set1(row[m][k]);
         UNROLL for (int v = 0; v < NU * G * NS; v++) acc[m][v] = v_fma(value, weights[v], acc[m][v]);
@@ -72,7 +75,7 @@ INLINE void FN(accumulate)(const int M, const int NU, const int G, const int NS,
         if (M > 1 && split) __asm__ volatile("" : "+m"(apart), "+m"(apart_row), "+m"(apart_group));
         if (far)
             for (ptrdiff_t k = 0; k < columns; k++, w += w_stride) {
-                FN(fetch)(NU, G, w, w_group);
+                FN(fetch)(M, NU, G, w, w_group);
                 FN(column)(M, NU, G, NS, acc, row, k, w, w_group);
             }
         else

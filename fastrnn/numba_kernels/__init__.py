@@ -43,7 +43,7 @@ from fastrnn.numba_kernels.rnn import RNN
 from fastrnn.numba_kernels.simd import GROUP_BYTES
 from fastrnn.numba_kernels.stepping import Generator, Part, Stepper, empty
 from fastrnn.numba_kernels.threads import launch
-from fastrnn.numba_kernels.tile import most_rows, pairs, tile_addresses
+from fastrnn.numba_kernels.tile import most_rows, pairs, row_address, tile_address
 
 __all__ = ["Generator", "Stepper", "activate_rows", "prepare", "prepare_dense"]
 
@@ -51,7 +51,8 @@ _KEEP_BYTES = 1 << 22  # a larger workspace is not kept for the next call
 _CHUNK_BYTES = 1 << 17  # that a layer hands to the next at a time: they stay in the nearer caches
 _DENSE_TILE_ROWS = 48
 _NEAREST_BYTES = 40 * 1024  # of weights that the nearest cache holds
-_FAR_BYTES = range((2 << 20) + 1, (12 << 20) + 1)  # of those that come from the last one
+_FAR_BYTES = range((2 << 20) + 1, (12 << 20) + 1)  # of those of one row that come from the last one
+_FAR_BYTES_OF_ROWS = 20 << 20  # of those of several rows, which come from memory from here on
 _DENSE_TILE_BYTES = 1 << 18  # that a dense layer sums before its function reads them, down to _DENSE_TILE_LEAST rows
 _DENSE_TILE_LEAST = 6
 
@@ -110,24 +111,21 @@ def _addresses(plan: Any, tables: Sequence[Sequence[np.ndarray]] = (), embedding
     entries += [len(plan.state_sizes) - 1]
     phases = phases_of(plan.variant)
     waits = waits_for_weights(phases[0], hidden, state, itemsize)
-    fixed = []  # what all layers and directions have in common
-    for phase, units in zip(phases, (hidden, state), strict=False):
-        shape = phase.groups, phase.gates
-        functions = *tile_addresses(*shape, name), *gates_addresses(phase, plan.activation, name)
-        columns = columns_address(*shape, name) if waits else 0
-        blocks = -(-units * itemsize // (phase.groups * GROUP_BYTES))
-        by_twos = pairs(*shape) and phase.has_h and not phase.apart
-        near = _NEAREST_BYTES // (blocks * phase.gates * GROUP_BYTES) if by_twos else 0
-        fixed.append([*functions, columns, *shape, most_rows(phase.gates), blocks, phase.has_x, phase.has_h, near])
     for index, weights in enumerate(plan.packed):
         at = len(entries)
-        for phase, packed, numbers in zip(phases, weights, fixed, strict=True):
-            addresses = [array.ctypes.data for array in packed]
-            if packed.w_x.nbytes + packed.w_h.nbytes in _FAR_BYTES:
-                row, _ = tile_addresses(phase.groups, phase.gates, name, True)
-                numbers = [row, *numbers[1:]]
+        for phase, units, packed in zip(phases, (hidden, state), weights, strict=False):
+            addresses, size = [array.ctypes.data for array in packed], packed.w_x.nbytes + packed.w_h.nbytes
+            shape, is_far = (phase.groups, phase.gates), size > _FAR_BYTES_OF_ROWS
+            entries += [*addresses[:3], addresses[3] if phase.apart else 0]
+            entries += [row_address(*shape, name, size in _FAR_BYTES), tile_address(*shape, name, is_far)]
+            entries += gates_addresses(phase, plan.activation, name)
+            entries += [columns_address(*shape, name) if waits else 0]
+            blocks = -(-units * itemsize // (phase.groups * GROUP_BYTES))
+            by_twos = pairs(*shape) and phase.has_h and not phase.apart
+            near = _NEAREST_BYTES // (blocks * phase.gates * GROUP_BYTES) if by_twos else 0
+            most = most_rows(phase.gates, phase.groups if is_far else 1)
             own = addresses[3] + phase.apart * packed.b.nbytes // phase.gates
-            entries += [*addresses[:3], addresses[3] if phase.apart else 0, *numbers, own]
+            entries += [*shape, most, blocks, phase.has_x, phase.has_h, near, own]
         for i, table in enumerate(tables[index] if index < len(tables) else ()):
             entries[at + PHASE_NUMBERS * i] = table.ctypes.data
         entries += [0] * (at + 2 * PHASE_NUMBERS - len(entries))
@@ -281,7 +279,8 @@ def prepare_dense(plan: Any) -> Callable[..., None]:
     packed, itemsize = plan.packed, plan.dtype.itemsize
     name, activation = plan.dtype.name, plan.activation
     entries = [plan.input_size, plan.output_size, packed.w_x.ctypes.data, packed.b.ctypes.data]
-    entries += [*tile_addresses(RNN.groups, RNN.gates, name), most_rows(RNN.gates)]
+    shape = RNN.groups, RNN.gates
+    entries += [row_address(*shape, name), tile_address(*shape, name), most_rows(RNN.gates)]
     entries += [function_address(activation, name), activation == "linear"]
     numbers = np.array(entries, np.int64)
     table, most = numbers.ctypes.data, _DENSE_TILE_BYTES // (plan.output_size * itemsize)

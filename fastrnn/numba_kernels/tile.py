@@ -27,16 +27,18 @@ __all__ = [
     "height",
     "most_rows",
     "pairs",
+    "row_address",
     "run_row",
     "run_tile",
     "sum_tile",
-    "tile_addresses",
+    "tile_address",
     "tile_count",
 ]
 
 MOST_ROWS = 6  # then the loads of a tile are well below its multiplications
 RUN = 128  # columns that are summed from +0 before they are added to the sum: FASTRNN_RUN of src_kernels/kernels.h
 _FETCH_BYTES = 1024  # how far ahead one row's weights are fetched where the processor's own prefetcher does not keep up
+_FETCH_BYTES_OF_ROWS = 16 * 1024  # and those of several rows, which keep the processor from looking far ahead
 _NEAR = 64  # columns of weights that are read twice or more, a part of a run: the nearest cache holds them
 
 
@@ -45,9 +47,9 @@ def _sums() -> int:
     return registers().number * 3 // 4
 
 
-def most_rows(gates: int) -> int:
-    """The height of the highest tile of blocks with so many gates."""
-    return min(MOST_ROWS, _sums() // gates)
+def most_rows(gates: int, groups: int = 1) -> int:
+    """The height of the highest tile of so many groups of blocks with so many gates."""
+    return min(MOST_ROWS, _sums() // (groups * gates))
 
 
 def pairs(groups: int, gates: int) -> bool:
@@ -77,7 +79,7 @@ def height(rows, tiles):
 
 
 class BlockType(types.Type):
-    """What a tile is compiled for: blocks of U groups of G gates, and whether weights come from the last cache.
+    """What a tile is compiled for: blocks of U groups of G gates, and whether weights are fetched from far away.
 
     No value has it; a null pointer will do.
     """
@@ -181,7 +183,8 @@ class _Tile:
         with cgutils.for_range_slice(builder, first, last, INDEX(1)) as (k, _):
             w = builder.gep(self.w, [builder.mul(k, INDEX(column))])
             if self.is_far:
-                lines = [(q * self.gates + gate) * GROUP_BYTES + _FETCH_BYTES for q, v, gate in places if not v]
+                ahead = _FETCH_BYTES if m == 1 else _FETCH_BYTES_OF_ROWS
+                lines = [(q * self.gates + gate) * GROUP_BYTES + ahead for q, v, gate in places if not v]
                 _fetch(builder, builder.bitcast(w, ir.IntType(8).as_pointer()), lines)
 
             def value(i: int) -> Value:
@@ -312,10 +315,15 @@ def sum_tile(one, more, rows, groups, depth, start, start_stride, apart, out, ou
 
 
 @cache
-def tile_addresses(groups: int, gates: int, dtype: str, is_far: bool = False) -> tuple[int, int]:
-    """Compile the tiles of a shape of block; return what `sum_tile` calls. One row's weights may be far away."""
+def row_address(groups: int, gates: int, dtype: str, is_far: bool = False) -> int:
+    """Compile the tiles of one row of a shape of block; return what `sum_tile` calls."""
+    i, floats = types.int64, types.CPointer(getattr(types, dtype))
+    return address_of(run_row, BlockType(groups, gates, is_far), i, i, *[floats] * 5)
+
+
+@cache
+def tile_address(groups: int, gates: int, dtype: str, is_far: bool = False) -> int:
+    """Compile the tiles of two rows or more; return what `sum_tile` calls."""
     i, floats, integers = types.int64, types.CPointer(getattr(types, dtype)), types.CPointer(types.int64)
-    block = BlockType(groups, gates)
-    one = address_of(run_row, BlockType(groups, gates, is_far), i, i, *[floats] * 5)
-    more = address_of(run_tile, block, i, i, i, floats, i, floats, floats, i, floats, integers, floats)
-    return one, more
+    block = BlockType(groups, gates, is_far)
+    return address_of(run_tile, block, i, i, i, floats, i, floats, floats, i, floats, integers, floats)
