@@ -136,6 +136,25 @@ def test_weights_from_the_last_cache(variant, dtype):
         assert equal(results(plan, run, *one), (y[:, :1], tuple(s[:, :1] for s in last))), name
 
 
+@pytest.mark.parametrize(("variant", "hidden"), [("rnn", 2240), ("lstm", 1085), ("gru", 1265)])
+def test_weights_from_memory(variant, hidden):
+    """Several rows of more than 20 MB of weights, which are fetched ahead; of one row they are not."""
+    case = Case(variant, VARIANTS[variant].activations[0], 133, hidden, steps=1, batch=7)
+    plan = make_plan(case, np.float32)
+    assert sum(part.w_x.nbytes + part.w_h.nbytes for part in plan.packed[0]) > 20 << 20
+    x, state = make_inputs(case, np.float32)
+    run = native.Engine(plan)
+    alone = [results(plan, run, x[:, r : r + 1], tuple(s[:, r : r + 1].copy() for s in state)) for r in range(7)]
+    y = np.concatenate([one for one, _ in alone], axis=1)
+    last = tuple(np.concatenate(rows, axis=1) for rows in zip(*(states for _, states in alone), strict=True))
+    runs = {tier: native.Engine(plan, tier=tier) for tier in TIERS if native.tiers()[tier] == "ok"}
+    runs["blocks"] = native.Engine(plan, split=(1, 1, 2))
+    if "numba" in backends.available_backends():
+        runs["numba"] = backends.load("numba").layer(plan)
+    for name, run in runs.items():
+        assert equal(results(plan, run, x, state), (y, last)), name
+
+
 def test_tier_errors():
     with pytest.raises(ValueError, match="unknown ISA tier 'sse'; accepted: generic, neon, avx2, avx512"):
         native.select_tier("sse")
