@@ -162,21 +162,15 @@ INLINE ptrdiff_t FN(step_pairs)(const fastrnn_phase *p, const fastrnn_step *io, 
     return block;
 }
 
-/* Whether to fetch weights: of one row those that come from the last cache, which this thread's blocks have; of several those that come from memory. */
-INLINE int FN(are_far)(const int phase, const int U, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t blocks, int one_row)
-{
-    const ptrdiff_t column = FN(gates)(phase) * FASTRNN_GROUP_BYTES, groups = (p->units + GROUP - 1) / GROUP;
-    if (!one_row) return groups * column * (p->depth + p->inputs) > FAR_ROWS;
-    const ptrdiff_t bytes = blocks * U * column * (p->depth + (io->x ? p->inputs : 0));
-    return bytes > FAR_LEAST && bytes <= FAR_MOST;
-}
-
 INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const fastrnn_step *io,
                      ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1)
 {
     const int G = FN(gates)(phase);
-    const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP;
-    const int far = FN(are_far)(phase, U, p, io, block1 - block0, row1 - row0 == 1);
+    const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP, column = G * FASTRNN_GROUP_BYTES;
+    const ptrdiff_t all = groups * column * (p->depth + p->inputs), read = (block1 - block0) * U * column * (p->depth + (io->x ? p->inputs : 0));
+    const int far = row1 - row0 == 1 ? read > FAR_LEAST && read <= FAR_MOST : all > FAR_ROWS;
+    /* Four rows over whole blocks of the GRU read weights from the outer caches as they lie there; six rows by halves read those of the L2 less often. */
+    const ptrdiff_t most = phase == FASTRNN_GRU && SIX_VECS_ROWS >= 4 && all > FAR_LEAST ? SIX_VECS_ROWS : MAX_ROWS;
     CHECK(FN(check_step)(phase, p, io, block0, block1, row0, row1));
     if (AHEAD && io->ahead) block0 = FN(step_ahead)(phase, U, p, io, block0, block1, row0);
     else if (phase == FASTRNN_LSTM && GROUP == LANES && row1 - row0 == 1) block0 = FN(step_pairs)(p, io, block0, block1, row0);
@@ -186,7 +180,7 @@ INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const
         const T *w_x = p->inputs ? (const T *)p->w_x + first * G * GROUP * p->inputs : NULL;
         const T *w_h = (const T *)p->w_h + first * G * GROUP * p->depth;
         for (ptrdiff_t row = row0; row < row1;) {
-            const int height = FN(tile_height)(far && phase == FASTRNN_GRU ? SIX_VECS_ROWS : MAX_ROWS, row1 - row);
+            const int height = FN(tile_height)(most, row1 - row);
 #define CALL(M) FN(step_rows)(phase, M, U, far, p, io, row, first, here, w_x, w_h)
             WITH_HEIGHT(height, CALL)
 #undef CALL

@@ -115,15 +115,16 @@ def _addresses(plan: Any, tables: Sequence[Sequence[np.ndarray]] = (), embedding
         at = len(entries)
         for phase, units, packed in zip(phases, (hidden, state), weights, strict=False):
             addresses, size = [array.ctypes.data for array in packed], packed.w_x.nbytes + packed.w_h.nbytes
-            shape, is_far = (phase.groups, phase.gates), size > _FAR_BYTES_OF_ROWS
+            shape = phase.groups, phase.gates
             entries += [*addresses[:3], addresses[3] if phase.apart else 0]
-            entries += [row_address(*shape, name, size in _FAR_BYTES), tile_address(*shape, name, is_far)]
+            entries += [row_address(*shape, name, size in _FAR_BYTES)]
+            entries += [tile_address(*shape, name, size > _FAR_BYTES_OF_ROWS)]
             entries += gates_addresses(phase, plan.activation, name)
             entries += [columns_address(*shape, name) if waits else 0]
             blocks = -(-units * itemsize // (phase.groups * GROUP_BYTES))
             by_twos = pairs(*shape) and phase.has_h and not phase.apart
             near = _NEAREST_BYTES // (blocks * phase.gates * GROUP_BYTES) if by_twos else 0
-            most = most_rows(phase.gates, phase.groups if is_far else 1)
+            most = most_rows(phase.gates, phase.groups if size >= _FAR_BYTES.start else 1)
             own = addresses[3] + phase.apart * packed.b.nbytes // phase.gates
             entries += [*shape, most, blocks, phase.has_x, phase.has_h, near, own]
         for i, table in enumerate(tables[index] if index < len(tables) else ()):

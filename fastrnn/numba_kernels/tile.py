@@ -48,8 +48,12 @@ def _sums() -> int:
 
 
 def most_rows(gates: int, groups: int = 1) -> int:
-    """The height of the highest tile of so many groups of blocks with so many gates."""
-    return min(MOST_ROWS, _sums() // (groups * gates))
+    """The height of the highest tile over blocks with so many gates.
+
+    `groups` of weights from the outer caches are read together, as they lie there, if four rows at least can be.
+    """
+    whole = _sums() // (groups * gates)
+    return min(MOST_ROWS, whole if whole >= 4 else _sums() // gates)
 
 
 def pairs(groups: int, gates: int) -> bool:
