@@ -28,6 +28,7 @@ cdef Py_ssize_t lay_out_member(const Network *net, Py_ssize_t rows, char *block,
     used = carve(block, used, pointers, <void **>&work.out)
     used = carve(block, used, pointers, <void **>&work.middle)
     used = carve(block, used, pointers, <void **>&work.numbered)
+    used = carve(block, used, pointers, <void **>&work.soon)
     used = carve(block, used, TILE_ROWS * sizeof(void *), <void **>&work.tile_x)
     for i in range(net.phases):
         used = carve(block, used, FASTRNN_AHEAD_BYTES, <void **>&work.ahead[i])

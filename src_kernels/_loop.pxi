@@ -1,5 +1,9 @@
 # The loop over time of one layer in one direction: <cell>_forward for every cell, driven by its phases.
 
+cdef enum:
+    NEAR_TABLE = 1 << 20      # bytes of a table of ids; rows of a larger one come from the last cache or from memory
+
+
 cdef struct Direction:
     int phases
     int kind[MAX_PHASES]
@@ -29,6 +33,7 @@ cdef struct Workspace:        # carved out of the call's one block of memory; ev
     void **out                # [rows]   the hidden state after it,
     void **middle             # [rows]   r*h or m between two phases
     void **numbered           # [rows]   what its id numbers
+    void **soon               # [rows]   what the next id numbers
     void **tile_x             # [tile rows] rows of a tile of inputs
     char *ahead[MAX_PHASES]   # sums of inputs that are projected on the way
     int64_t *order            # [rows] their indices in the batch
@@ -84,6 +89,11 @@ cdef inline Py_ssize_t alive(const Batch *batch, Py_ssize_t step, Py_ssize_t row
         while rows > 0 and batch.lengths[rows - 1] <= step:
             rows -= 1
     return rows
+
+
+cdef inline bint is_far_table(const Direction *direction, int i, Py_ssize_t itemsize) noexcept nogil:
+    """Whether phase i starts from rows of a table that are worth fetching."""
+    return direction.table[i] != NULL and direction.vocab * direction.sums[i] * itemsize > NEAR_TABLE
 
 
 cdef inline void look_up(void *const *ids, Py_ssize_t count, const char *numbered, Py_ssize_t vocab, Py_ssize_t size, void **found) noexcept nogil:
@@ -191,10 +201,15 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
                 look_up(work.x, rows, direction.embedding, direction.vocab, direction.phase[0].inputs * itemsize, x_rows)
             for i in range(direction.phases):
                 io.x = NULL if project or not direction.phase[i].inputs else <const void *const *>x_rows
-                io.starts = NULL
+                io.starts = io.soon = NULL
                 if direction.table[i] != NULL:
                     look_up(work.x, rows, direction.table[i], direction.vocab, direction.sums[i] * itemsize, work.numbered)
                     io.starts = <const void *const *>work.numbered
+                    if step + 1 < length and is_far_table(direction, i, itemsize):
+                        for row in range(rows):
+                            work.soon[row] = <char *>work.x[row] + (x_step if step + 1 < row_length(batch, row) else 0)
+                        look_up(work.soon, rows, direction.table[i], direction.vocab, direction.sums[i] * itemsize, work.soon)
+                        io.soon = <const void *const *>work.soon
                 if project and direction.phase[i].inputs:
                     check(done + rows <= TILE_ROWS)
                     io.start_stride = direction.sums[i]

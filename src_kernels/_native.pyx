@@ -26,6 +26,9 @@ cdef extern from *:
     void check "fastrnn_assert" (bint) noexcept nogil
     void check_index "fastrnn_assert_index" (Py_ssize_t i, Py_ssize_t count) noexcept nogil
 
+cdef extern from *:
+    void __builtin_prefetch(const void *, ...) noexcept nogil
+
 cdef extern from "kernels.h" nogil:
     enum:
         FASTRNN_RNN, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_GRU_RESET, FASTRNN_GRU_NEW, FASTRNN_PROJECT
@@ -57,6 +60,7 @@ cdef extern from "kernels.h" nogil:
         const void *start
         Py_ssize_t start_stride
         const void *const *starts
+        const void *const *soon
         const void *const *h
         const void *const *prev
         void *const *out

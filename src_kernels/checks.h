@@ -54,6 +54,7 @@ static void FN(check_step)(int phase, const fastrnn_phase *p, const fastrnn_step
         if (blends) assert(io->prev[row] && FN(apart)(out, p->units, io->prev[row], p->units));
         if (io->x) assert(io->x[row] && FN(apart)(out, p->units, io->x[row], p->inputs));
         if (io->starts) assert(io->starts[row]);
+        if (io->soon) assert(io->starts && io->soon[row]);
     }
     if (io->ahead) FN(check_ahead)(p, io, row_size, block0, block1, row1 - row0);
 }

@@ -55,6 +55,7 @@ typedef struct {
     const void *start;         /* IN   [row][groups][G][LANES], what the sums start from: the bias with stride 0, or projected inputs */
     ptrdiff_t start_stride;    /*      elements from row to row */
     const void *const *starts; /* IN   [row] -> [groups][G][LANES], in place of `start`: projected inputs anywhere, such as in a table; or NULL */
+    const void *const *soon;   /* IN   [row] -> what `starts` will be at the next step, to be fetched on the way; or NULL */
     const void *const *h;      /* IN   [row] -> (depth,): h, r*h (GRU_NEW) or m (PROJECT) */
     const void *const *prev;   /* IN   [row] -> (units,): h_{t-1}, which the GRU phases blend or reset; unused by the others */
     void *const *out;          /* OUT  [row] -> (units,): h', or r*h (GRU_RESET); never overlaps an input */

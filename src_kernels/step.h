@@ -37,6 +37,13 @@ static __attribute__((noinline)) void FN(gather)(const fastrnn_step *io, ptrdiff
             memcpy(out + m * out_stride + v * GROUP, (const T *)io->starts[row + m] + place + v * GROUP, (size_t)width * sizeof(T));
 }
 
+/* The rows of a large table of ids come from memory, so that each tile fetches what its next step will start from. */
+INLINE void FN(fetch_starts)(const void *const *soon, int rows, ptrdiff_t place, ptrdiff_t elements)
+{
+    for (int m = 0; m < rows; m++)
+        for (ptrdiff_t v = 0; v < elements; v += GROUP) __builtin_prefetch((const T *)soon[m] + place + v, 0, 2);
+}
+
 /* Sums of one tile from `start` over x and h, then its gates.  Groups of w_x and w_h are `x_group` and `h_group` elements apart. */
 INLINE void FN(step_tile)(const int phase, const int M, const int NU, const int NS, const int far, const fastrnn_phase *p, const fastrnn_step *io,
                           ptrdiff_t row, ptrdiff_t group, int lane, const T *w_x, const T *w_h, ptrdiff_t w_stride, ptrdiff_t x_group, ptrdiff_t h_group)
@@ -113,8 +120,8 @@ INLINE ptrdiff_t FN(step_groups)(const int phase, const int M, const int NU, con
             const ptrdiff_t offset = u * G * GROUP + lane;
             const T *w_x_here = w_x ? w_x + offset : NULL;
 #define TILE(FAR) FN(step_tile)(phase, M, NU, NS, FAR, p, io, row, first + u, lane, w_x_here, w_h + offset, here * G * GROUP, G * GROUP, G * GROUP)
-            if (far) TILE(1); /* compiled twice: with a choice inside, small LSTMs are 5 % slower */
-            else TILE(0);
+            if (M == 1 && far) TILE(1); /* compiled twice: with a choice inside, small LSTMs are 5 % slower */
+            else TILE(M > 1 && far);
 #undef TILE
         }
     return u;
@@ -181,6 +188,7 @@ INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const
         const T *w_h = (const T *)p->w_h + first * G * GROUP * p->depth;
         for (ptrdiff_t row = row0; row < row1;) {
             const int height = FN(tile_height)(most, row1 - row);
+            if (io->soon) FN(fetch_starts)(io->soon + row, height, first * G * GROUP, here * G * GROUP);
 #define CALL(M) FN(step_rows)(phase, M, U, far, p, io, row, first, here, w_x, w_h)
             WITH_HEIGHT(height, CALL)
 #undef CALL

@@ -117,6 +117,19 @@ def test_threads(backend, threads, way, monkeypatch):
     assert equal(results(plan, on_threads, ids, state, make_lengths(case)), expected)
 
 
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_rows_of_a_table_that_are_fetched_ahead(variant):
+    case = Case(variant, VARIANTS[variant].activations[0], 5, 70, 1, 2, steps=6, batch=9)
+    plan, ids, x, state = embed(case, np.float32, 6000)  # beyond NEAR_TABLE of _loop.pxi
+    assert plan.table_bytes > 2 * 6000 * 70 * 4
+    for lengths in (None, make_lengths(case)):
+        expected = results(plan, native.Engine(plan), x, state, lengths)
+        for tier in (name for name, found in native.tiers().items() if found == "ok"):
+            for split in SPLITS:
+                run = native.Engine(plan, tier=tier, split=split)
+                assert equal(results(plan, run, ids, state, lengths), expected), (tier, split)
+
+
 def test_rows_and_layout(backend, way):
     case = Case("gru", "standard", 20, 37, 2, 2, steps=9, batch=7)
     plan, ids, x, state = embed(case, np.float32, 11)

@@ -81,6 +81,7 @@ static void row_of_x(call *c) { c->x[1] = NULL; }
 static void row_of_out(call *c) { c->out[1] = NULL; }
 static void out_over_h(call *c) { c->out[1] = (char *)c->h[1] + (UNITS - 1) * sizeof(real); }
 static void out_over_x(call *c) { c->out[1] = (void *)c->x[1]; }
+static void soon(call *c) { c->io.soon = c->x; }
 static void ahead(call *c) {
     static fastrnn_ahead parts_of_none;
     c->io.ahead = &parts_of_none;
@@ -93,7 +94,7 @@ static const struct {
     void (*mistakes[24])(call *);
 } cases[] = {
     {"rnn", step, FASTRNN_RNN, {first_block, last_block, order_of_blocks, first_row, order_of_rows, units, activation, softmax, w_x, w_h, start,
-                                start_stride, row_of_x, row_of_out, out_over_h, out_over_x, ahead}},
+                                start_stride, row_of_x, row_of_out, out_over_h, out_over_x, soon, ahead}},
     {"lstm", step, FASTRNN_LSTM, {last_block, softmax, cell, cell_stride, out_over_h}},
     {"gru", step, FASTRNN_GRU, {last_block, b_h, prev}},
     {"gru_reset", step, FASTRNN_GRU_RESET, {last_block, cell, prev}},

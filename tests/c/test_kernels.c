@@ -116,6 +116,7 @@ static void run_phase(const fastrnn_kernels *kernels, int kind, const fastrnn_ph
         if (how.inputs_first == 2) {
             io.starts = (const void *const *)(starts = allocate((size_t)rows, sizeof *starts));
             for (int r = 0; r < rows; r++) starts[r] = packed(row_size);
+            io.soon = io.starts;
         }
     } else if (kind != FASTRNN_PROJECT) {
         io.x = (const void *const *)x;
