@@ -119,12 +119,13 @@ def test_nothing_to_share(shape):
 # Processes of their own -----------------------------------------------------------------------------------------------
 
 LAYER = """
-import sys, time
+import os, sys, time
 import numpy as np, fastrnn
 layer = fastrnn.LSTM(300, 300, num_threads=2).init()
 x = np.ones((200, 300), np.float32)
 layer(x)
 """
+IDLE = "start = time.process_time(); time.sleep(1); print(time.process_time() - start)"
 
 
 def script(code, **environment):
@@ -150,9 +151,17 @@ def test_nothing_burns_after_a_call():
 
     NumPy's OpenBLAS starts threads of its own on import, which spin for up to 20 ms: not here.
     """
-    idle = "start = time.process_time(); time.sleep(1); print(time.process_time() - start)"
-    spent = output(LAYER + idle, OPENBLAS_NUM_THREADS="1")
-    assert float(spent) < 0.005
+    assert float(output(LAYER + IDLE, OPENBLAS_NUM_THREADS="1")) < 0.005
+
+
+def test_nothing_burns_after_a_batch_on_numba():
+    pytest.importorskip("numba")
+    batch = """
+layer = fastrnn.LSTM(64, 64, num_threads=2, backend="numba").init()
+layer(np.ones((50, 64, 64), np.float32))
+assert "GOMP_SPINCOUNT" not in os.environ
+"""
+    assert float(output(LAYER + batch + IDLE, OPENBLAS_NUM_THREADS="1")) < 0.005
 
 
 def test_exit_with_workers_asleep_and_at_work():

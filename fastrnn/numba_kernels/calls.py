@@ -11,6 +11,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.extending import intrinsic
 
+from fastrnn.numba_kernels import threads
 from fastrnn.numba_kernels.simd import INDEX
 
 __all__ = [
@@ -37,6 +38,8 @@ def compiled(entry: Any, *signature: Any) -> Callable[..., None]:
     Returns Numba's function for one signature: a call checks no more of its arguments than the size of their elements,
     and one compiled kernel takes arrays of any layout, writable or not.
     """
+    if entry.targetoptions.get("parallel"):
+        threads.start()
     entry.compile(signature)
     function: Callable[..., None] = entry.overloads[signature].entry_point
     return function

@@ -8,16 +8,34 @@ child that launches, whoever launched before the fork, so nothing is launched bu
 import os
 import threading
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numba
 
 from fastrnn import _process
 
-__all__ = ["launch"]
+__all__ = ["launch", "start"]
 
 _turn = threading.Lock()
 _together = False  # whether launches may overlap
+
+
+@cache
+def start() -> None:
+    """Let Numba load its threading layer, whose idle threads are not to spin for long where it is GNU's OpenMP.
+
+    They would for 8 ms after each launch. The library reads how often they look out for work as it is loaded, which
+    says nothing to one that something else has loaded before. Who has set either variable knows better.
+    """
+    quiet = not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ)
+    if quiet:
+        os.environ["GOMP_SPINCOUNT"] = "3000"  # a tenth of a millisecond
+    try:
+        numba.get_num_threads()
+    finally:
+        if quiet:
+            os.environ.pop("GOMP_SPINCOUNT", None)
 
 
 def launch(run: Callable[..., None], *args: Any) -> bool:
