@@ -29,7 +29,7 @@ cdef Py_ssize_t lay_out_member(const Network *net, Py_ssize_t rows, char *block,
     used = carve(block, used, pointers, <void **>&work.middle)
     used = carve(block, used, pointers, <void **>&work.numbered)
     used = carve(block, used, pointers, <void **>&work.soon)
-    used = carve(block, used, TILE_ROWS * sizeof(void *), <void **>&work.tile_x)
+    used = carve(block, used, FAR_TILE_ROWS * sizeof(void *), <void **>&work.tile_x)
     for i in range(net.phases):
         used = carve(block, used, FASTRNN_AHEAD_BYTES, <void **>&work.ahead[i])
     used = carve(block, used, rows * sizeof(int64_t), <void **>&work.order)
@@ -53,7 +53,7 @@ cdef Py_ssize_t lay_out_team(const Network *net, Py_ssize_t rows, char *block, W
         for k in range(net.layers * net.ways):
             direction = &net.directions[k]
             if direction.phase[i].inputs:
-                most = max(most, TILE_ROWS * direction.sums[i] * net.itemsize)
+                most = max(most, tile_rows(direction, net.itemsize) * direction.sums[i] * net.itemsize)
         used = carve(block, used, most, <void **>&work.start[i])
     return used
 

@@ -104,6 +104,12 @@ cdef inline void look_up(void *const *ids, Py_ssize_t count, const char *numbere
         found[i] = <void *>(numbered + (<const int64_t *>ids[i])[0] * size)
 
 
+cdef inline Py_ssize_t tile_rows(const Direction *direction, Py_ssize_t itemsize) noexcept nogil:
+    """Rows of a tile of projected inputs."""
+    cdef const fastrnn_phase *phase = &direction.phase[0]
+    return FAR_TILE_ROWS if direction.sums[0] * (phase.inputs + phase.depth) * itemsize > FAR_LEAST else TILE_ROWS
+
+
 cdef void project_tile(const Direction *direction, const fastrnn_kernels *kernels, const Batch *batch, Workspace *work, const Team *team,
                        Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t x_step, Py_ssize_t itemsize) noexcept nogil:
     """b + W_ih x of `steps` steps from `first` on, in the order in which the steps will want them."""
@@ -112,7 +118,7 @@ cdef void project_tile(const Direction *direction, const fastrnn_kernels *kernel
     for step in range(steps):
         rows = alive(batch, first + step, rows)
         for row in range(rows):
-            check_index(count, TILE_ROWS)
+            check_index(count, FAR_TILE_ROWS)
             work.tile_x[count] = <char *>work.x[row] + step * x_step
             count += 1
     if direction.embedding != NULL:
@@ -174,7 +180,7 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
     first = done = 0
     while step < length:
         rows = alive(batch, step, rows)
-        tile = TILE_ROWS // rows
+        tile = tile_rows(direction, itemsize) // rows
         if lookahead:
             tile = (length - step - 1) % FASTRNN_AHEAD + 1     # short at first, then whole ones
         # A wide batch walks x and h in one go instead; there are no inputs where ids number rows of a table.
@@ -211,7 +217,7 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
                         look_up(work.soon, rows, direction.table[i], direction.vocab, direction.sums[i] * itemsize, work.soon)
                         io.soon = <const void *const *>work.soon
                 if project and direction.phase[i].inputs:
-                    check(done + rows <= TILE_ROWS)
+                    check(done + rows <= FAR_TILE_ROWS)
                     io.start_stride = direction.sums[i]
                     io.start = work.start[i] + done * io.start_stride * itemsize
                 else:

@@ -137,14 +137,18 @@ def test_weights_from_the_last_cache(variant, dtype):
 
 
 @pytest.mark.parametrize(("variant", "hidden"), [("rnn", 2240), ("lstm", 1085), ("gru", 1265)])
-def test_weights_from_memory(variant, hidden):
-    """Several rows of more than 20 MB of weights, which are fetched ahead; of one row they are not."""
-    case = Case(variant, VARIANTS[variant].activations[0], 133, hidden, steps=1, batch=7)
+@pytest.mark.parametrize(("steps", "batch"), [(1, 7), (3, 100)])
+def test_weights_from_memory(variant, hidden, steps, batch):
+    """Several rows of more than 20 MB of weights, which are fetched ahead; inputs of two steps of 100 are projected.
+
+    Of one row weights are not fetched, and the inputs of all steps are projected.
+    """
+    case = Case(variant, VARIANTS[variant].activations[0], 133, hidden, steps=steps, batch=batch)
     plan = make_plan(case, np.float32)
     assert sum(part.w_x.nbytes + part.w_h.nbytes for part in plan.packed[0]) > 20 << 20
     x, state = make_inputs(case, np.float32)
     run = native.Engine(plan)
-    alone = [results(plan, run, x[:, r : r + 1], tuple(s[:, r : r + 1].copy() for s in state)) for r in range(7)]
+    alone = [results(plan, run, x[:, r : r + 1], tuple(s[:, r : r + 1].copy() for s in state)) for r in range(batch)]
     y = np.concatenate([one for one, _ in alone], axis=1)
     last = tuple(np.concatenate(rows, axis=1) for rows in zip(*(states for _, states in alone), strict=True))
     runs = {tier: native.Engine(plan, tier=tier) for tier in TIERS if native.tiers()[tier] == "ok"}
