@@ -107,7 +107,7 @@ cdef inline void look_up(void *const *ids, Py_ssize_t count, const char *numbere
 cdef inline Py_ssize_t tile_rows(const Direction *direction, Py_ssize_t itemsize) noexcept nogil:
     """Rows of a tile of projected inputs."""
     cdef const fastrnn_phase *phase = &direction.phase[0]
-    return FAR_TILE_ROWS if direction.sums[0] * (phase.inputs + phase.depth) * itemsize > FAR_LEAST else TILE_ROWS
+    return FAR_TILE_ROWS if direction.sums[0] * (phase.inputs + phase.depth) * itemsize > FASTRNN_FROM_MEMORY else TILE_ROWS
 
 
 cdef void project_tile(const Direction *direction, const fastrnn_kernels *kernels, const Batch *batch, Workspace *work, const Team *team,

@@ -47,6 +47,7 @@ cdef extern from "kernels.h" nogil:
     enum:
         FASTRNN_AHEAD
         FASTRNN_AHEAD_BYTES
+        FASTRNN_FROM_MEMORY
     ctypedef struct fastrnn_ahead:
         const void *x
         Py_ssize_t x_stride
@@ -106,8 +107,7 @@ cdef extern from "pool.h" nogil:
 cdef enum:
     MAX_PHASES = 2
     TILE_ROWS = 48                # rows of a tile of projected inputs: enough for the GEMM, few enough for the L2
-    FAR_TILE_ROWS = 256           # of a layer of more than FAR_LEAST bytes of weights, which would come from memory oftener
-    FAR_LEAST = 20 * 1024 * 1024
+    FAR_TILE_ROWS = 256           # where weights come from memory: W_ih comes so much less often
     AHEAD_LEAST = 64 * 1024       # bytes of W_hh that the nearest cache serves about as fast as they are multiplied,
     AHEAD_MOST = 16 * 1024 * 1024 # and of both matrices, from which on memory is what a step waits for
     AHEAD_INPUTS = 48             # I, below which projecting on the way takes longer than before the steps

@@ -11,7 +11,6 @@
 #define SIX_VECS_ROWS (MAX_ROWS * 2 / 3)                  /* rows of a tile over all six vectors of the GRU's blocks */
 #define FAR_LEAST (2 << 20)                               /* bytes of weights that one row reads in a step, which come from the last cache from here */
 #define FAR_MOST (12 << 20)                               /* to here */
-#define FAR_ROWS (20 << 20)                               /* bytes of weights of several rows, which come from memory from here */
 #define MOST_VECS 8                                       /* vectors of a tile: two blocks of the LSTM */
 
 #if FASTRNN_BITS == 32
@@ -78,7 +77,6 @@ static const fastrnn_kernels FN(kernels) = {
 #undef SIX_VECS_ROWS
 #undef FAR_LEAST
 #undef FAR_MOST
-#undef FAR_ROWS
 #undef MOST_VECS
 #undef SIDE_BY_SIDE
 #undef Q_SIGMA

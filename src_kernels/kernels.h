@@ -23,6 +23,9 @@ enum fastrnn_dtype { FASTRNN_F32, FASTRNN_F64, FASTRNN_DTYPES };
 /* A sum over columns goes in runs of so many: each is added up from +0 and then to the sum.  fastrnn/cells.py says why. */
 enum { FASTRNN_RUN = 128 };
 
+/* Bytes of a phase's weights above which steps of several rows read them from memory: caches do not keep so many. */
+enum { FASTRNN_FROM_MEMORY = 20 << 20 };
+
 /* One phase of a layer in one direction.  Immutable; shared by any number of threads. */
 typedef struct {
     const void *w_x;     /* [blocks][inputs][U][G][LANES]   W_ih */

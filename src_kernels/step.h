@@ -175,7 +175,7 @@ INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const
     const int G = FN(gates)(phase);
     const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP, column = G * FASTRNN_GROUP_BYTES;
     const ptrdiff_t all = groups * column * (p->depth + p->inputs), read = (block1 - block0) * U * column * (p->depth + (io->x ? p->inputs : 0));
-    const int far = row1 - row0 == 1 ? read > FAR_LEAST && read <= FAR_MOST : all > FAR_ROWS;
+    const int far = row1 - row0 == 1 ? read > FAR_LEAST && read <= FAR_MOST : all > FASTRNN_FROM_MEMORY;
     /* Four rows over whole blocks of the GRU read weights from the outer caches as they lie there; six rows by halves read those of the L2 less often. */
     const ptrdiff_t most = phase == FASTRNN_GRU && SIX_VECS_ROWS >= 4 && all > FAR_LEAST ? SIX_VECS_ROWS : MAX_ROWS;
     CHECK(FN(check_step)(phase, p, io, block0, block1, row0, row1));

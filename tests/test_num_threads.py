@@ -161,7 +161,7 @@ layer = fastrnn.LSTM(64, 64, num_threads=2, backend="numba").init()
 layer(np.ones((50, 64, 64), np.float32))
 assert "GOMP_SPINCOUNT" not in os.environ
 """
-    assert float(output(LAYER + batch + IDLE, OPENBLAS_NUM_THREADS="1")) < 0.005
+    assert float(output(LAYER + batch + IDLE, OPENBLAS_NUM_THREADS="1", NUMBA_NUM_THREADS="2")) < 0.005
 
 
 def test_exit_with_workers_asleep_and_at_work():
