@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cases import DTYPES, same_bits
 from layer_cases import arrays, by_steps, interrupted_everywhere, make, peak_of
-from model_cases import BY_IDS, STREAMS, beginning, characters, dense, forward, intents, sequences
+from model_cases import BY_IDS, STREAMS, beginning, characters, dense, forward, intents, matrix, sequences
 
 import fastrnn
 from fastrnn import packing
@@ -308,9 +308,17 @@ def test_out_is_a_new_array_or_overlaps_nothing():
     assert equal(stream.get_state(), before)
 
 
+def many_ids():
+    """Tables of more than 1 MB, whose rows are fetched."""
+    return fastrnn.SequenceModel(make("gru_before", 5, 37), embedding=matrix(9000, 5))
+
+
+SHARED = STREAMS | BY_IDS | {"many_ids": many_ids}
+
+
 @pytest.mark.parametrize("threads", [2, 3, 8])
 @pytest.mark.parametrize("batch", [1, 5, 60])
-@pytest.mark.parametrize("name", STREAMS | BY_IDS)
+@pytest.mark.parametrize("name", SHARED)
 def test_shared_steps(name, batch, threads):
     """Each thread does its share of the networks' blocks and of the dense layers' rows."""
     native = pytest.importorskip("fastrnn._native")
@@ -320,7 +328,7 @@ def test_shared_steps(name, batch, threads):
             parts, rows, by_ids = stream._parts()
             native.ModelStepper.__init__(self, parts, rows, by_ids, threads, forced=True)
 
-    model = (STREAMS | BY_IDS)[name]()
+    model = SHARED[name]()
     x = sequences(model, batch, 5)
     wanted, shared = model.predict(x), Forced(compiled(model, batch))
     for t in range(5):

@@ -26,7 +26,8 @@ def start() -> None:
     """Let Numba load its threading layer, whose idle threads are not to spin for long where it is GNU's OpenMP.
 
     They would for 8 ms after each launch. The library reads how often they look out for work as it is loaded, which
-    says nothing to one that something else has loaded before. Who has set either variable knows better.
+    says nothing to one that something else has loaded before. Who has set GOMP_SPINCOUNT or OMP_WAIT_POLICY knows
+    better.
     """
     quiet = not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ)
     if quiet:
