@@ -364,10 +364,10 @@ def test_a_fastmath_caller_comes_first(tmp_path, fresh_cache):
     first = """
     check(fastrnn.GRU)
     from fastrnn.numba_kernels.chain import advance
-    from fastrnn.numba_kernels.phases import run_row_gates
+    from fastrnn.numba_kernels.phases import run_gates
     from fastrnn.numba_kernels.tile import run_row
     flags = "fast|nnan|ninf|nsz|arcp|contract|afn|reassoc"
-    for entry in (advance, run_row_gates, run_row):
+    for entry in (advance, run_gates, run_row):
         assert entry.signatures and not entry.stats.cache_hits
         for ir in entry.inspect_llvm().values():
             assert not re.search(rf"= f(add|sub|mul|div|cmp|neg) ({flags})", ir)

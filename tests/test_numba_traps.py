@@ -30,11 +30,11 @@ from fastrnn.dense import make_plan as make_dense
 from fastrnn.numba_kernels.ahead import run_columns
 from fastrnn.numba_kernels.dense import run_activation, run_dense, run_function
 from fastrnn.numba_kernels.layers import run_rows
-from fastrnn.numba_kernels.phases import run_gates, run_row_gates
+from fastrnn.numba_kernels.phases import run_gates
 from fastrnn.numba_kernels.tile import run_row, run_tile
 
 CALLED = run_rows, run_dense, run_activation
-BY_ADDRESS = run_columns, run_function, run_gates, run_row, run_row_gates, run_tile
+BY_ADDRESS = run_columns, run_function, run_gates, run_row, run_tile
 SHARE_NO_PHASE = ("rnn", "lstm_proj", "gru", "gru_before")  # every phase, compiled once
 
 def problem(variant, dtype="float32", batch=7):
@@ -99,10 +99,12 @@ def test_importing_compiles_nothing(tmp_path):
     run(
         """
         from fastrnn.numba_kernels.chain import advance, advance_dense, run_step, run_steps
-        from fastrnn.numba_kernels.layers import run_all, run_table
+        from fastrnn.numba_kernels.dense import run_dense_call
+        from fastrnn.numba_kernels.layers import run_all, run_call, run_table
         from fastrnn.numba_kernels.writing import run_writing, run_writing_all
         steps = advance, advance_dense, run_step, run_steps, run_writing, run_writing_all
-        assert not any(entry.signatures for entry in (run_all, run_table, *steps, *CALLED, *BY_ADDRESS))
+        others = run_all, run_call, run_dense_call, run_table
+        assert not any(entry.signatures for entry in (*others, *steps, *CALLED, *BY_ADDRESS))
         """,
         tmp_path,
     )
@@ -116,12 +118,12 @@ def test_a_callers_fastmath_stays_outside(tmp_path):
         import numba
         from fastrnn.numba_kernels.ahead import columns_address
         @numba.njit(fastmath=True, error_model="python")
-        def caller(p, table, x, h, c, y, h_out, c_out, ids, step, row, order, lengths, between, work, first, every):
-            run_rows(p, table, x, h, c, y, h_out, c_out, ids, step, row, order, lengths, between, work, first, every)
+        def caller(phases, like, table, call, work, first, every):
+            run_rows(phases, like, table, call, work, first, every)
 
         @numba.njit(fastmath=True, error_model="python")
-        def dense_caller(table, x, out, tile, work):
-            run_dense(table, x, out, tile, work)
+        def dense_caller(like, table, x, x_row, count, out, out_row, tile, work):
+            run_dense(like, table, x, x_row, count, out, out_row, tile, work)
 
         @numba.njit(fastmath=True, error_model="python")
         def activation_caller(function, x, out, work):
@@ -147,7 +149,7 @@ def test_a_callers_fastmath_stays_outside(tmp_path):
     run(
         """
         check_every_phase()
-        for entry in (*CALLED, run_function, run_gates, run_row, run_row_gates, run_tile):
+        for entry in (*CALLED, run_function, run_gates, run_row, run_tile):
             assert entry.stats.cache_hits and not entry.stats.cache_misses
         """,
         tmp_path,
@@ -311,7 +313,7 @@ def test_without_a_writable_cache(tmp_path):
             raise AssertionError("Numba found a directory for its cache")
         check_writing()
         check_every_phase()
-        for entry in (*CALLED, run_function, run_gates, run_row, run_row_gates, run_tile):
+        for entry in (*CALLED, run_function, run_gates, run_row, run_tile):
             assert entry.signatures and entry.stats.cache_path is None
         """,
         file / "cache",

@@ -13,6 +13,7 @@ From the arrays of a call to the last instruction:
     tile.py ahead.py  the register tile; the same for one row, with inputs projected on the way
     phases.py rnn.py lstm.py gru.py  gate math    activations.py  sigma, tanh, e^-d, ln
     simd.py values.py      the vector type        kind.py  types without data, for which code is compiled
+    arrays.py       NumPy arrays as entry points take them        workspace.py  memory that waits for the next call
     calls.py        calls by address: of parts, tiles, gate math, functions of rows
     packed.py arguments.py inside.py  fastrnn.jit: packed weights as a type, what callers pass, what it calls by address
     door.py         the only way to njit          target.py  what Numba compiles for
@@ -24,92 +25,93 @@ all that it calls by name, once more with each of its callers.
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numba.core import types
 
 from fastrnn.numba_kernels import stepping
 from fastrnn.numba_kernels.ahead import columns_address
+from fastrnn.numba_kernels.arrays import GivenType
 from fastrnn.numba_kernels.calls import address_of, compiled
 from fastrnn.numba_kernels.chain import advance, advance_dense
-from fastrnn.numba_kernels.dense import DENSE_GROUPS, function_address, run_activation, run_dense
+from fastrnn.numba_kernels.dense import DENSE_GROUPS, function_address, run_activation, run_dense, run_dense_call
 from fastrnn.numba_kernels.forward import phases_of, waits_for_weights
 from fastrnn.numba_kernels.gemm import PHASE_NUMBERS
-from fastrnn.numba_kernels.kind import Phases, PhasesType
-from fastrnn.numba_kernels.layers import run_all, run_rows, run_table, work_bytes
-from fastrnn.numba_kernels.phases import gates_addresses
+from fastrnn.numba_kernels.kind import PhasesType
+from fastrnn.numba_kernels.layers import STACK_BYTES, run_all, run_call, run_rows, run_table, work_bytes
+from fastrnn.numba_kernels.phases import gates_address
 from fastrnn.numba_kernels.rnn import RNN
 from fastrnn.numba_kernels.simd import GROUP_BYTES
-from fastrnn.numba_kernels.stepping import Generator, Part, Stepper, empty
+from fastrnn.numba_kernels.stepping import Generator, Part, Stepper
 from fastrnn.numba_kernels.threads import launch
 from fastrnn.numba_kernels.tile import most_rows, pairs, row_address, tile_address
+from fastrnn.numba_kernels.workspace import Work, empty, give_back, take
 
 __all__ = ["Generator", "Stepper", "activate_rows", "prepare", "prepare_dense"]
 
-_KEEP_BYTES = 1 << 22  # a larger workspace is not kept for the next call
 _CHUNK_BYTES = 1 << 17  # that a layer hands to the next at a time: they stay in the nearer caches
+_PLAIN = np.zeros(6, np.int64)
 _DENSE_TILE_ROWS = 48
 _NEAREST_BYTES = 40 * 1024  # of weights that the nearest cache holds
 _FAR_BYTES = range((2 << 20) + 1, (12 << 20) + 1)  # of those of one row that come from the last one
+_SUMS_AT_ONCE = 32  # of one row, of blocks whose gate math is done together
 _FAR_BYTES_OF_ROWS = 20 << 20  # of those of several rows, which come from memory from here on
 _DENSE_TILE_BYTES = 1 << 18  # that a dense layer sums before its function reads them, down to _DENSE_TILE_LEAST rows
 _DENSE_TILE_LEAST = 6
 
-_Work: TypeAlias = tuple[np.ndarray, int]  # bytes, and the address of the first, a multiple of 64
+
+@cache
+def rows_address(phases: int, dtype: str) -> int:
+    """Compile `run_rows` for steps of 1 or 2 phases; return what `calls.call_rows` calls."""
+    return address_of(run_rows, PhasesType(phases), types.CPointer(getattr(types, dtype)), *[types.int64] * 5)
 
 
-def rows_signature(phases: int, dtype: str) -> tuple[Any, ...]:
-    """Types of the arguments of `run_rows`, for steps of 1 or 2 phases."""
+@cache
+def _compiled(states: int, dtype: str, parallel: bool = False) -> Callable[..., None]:
+    """Return the entry point of layers with so many states, or the parallel one."""
     number, address = getattr(types, dtype), types.int64
-    given, written = types.Array(number, 3, "C", readonly=True), types.Array(number, 3, "C")
-    x, y = types.Array(number, 3, "A", readonly=True), types.Array(number, 3, "A")
-    return PhasesType(phases), address, x, given, given, y, written, written, *[address] * 9
-
-
-@cache
-def _compiled(phases: int, dtype: str) -> Callable[..., None]:
-    """Return the entry point of layers."""
-    return compiled(run_rows, *rows_signature(phases, dtype))
-
-
-@cache
-def _compiled_all(phases: int, dtype: str) -> tuple[Callable[..., None], int]:
-    """Return the parallel entry point of layers, and the address of what it runs."""
-    signature = rows_signature(phases, dtype)
-    return compiled(run_all, types.int64, *signature[1:]), address_of(run_rows, *signature)
+    array = GivenType(number)
+    arrays = address, array, types.UniTuple(array, states), array, types.UniTuple(array, states), address, address
+    if parallel:
+        return compiled(run_all, types.Array(number, 1, "C"), *arrays, address, address)
+    return compiled(run_call, *arrays)
 
 
 @cache
 def _compiled_table(dtype: str) -> Callable[..., None]:
     """Return the entry point that makes tables of projected inputs."""
     number, address = getattr(types, dtype), types.int64
-    embedding, table = types.Array(number, 2, "C", readonly=True), types.Array(number, 1, "C")
-    return compiled(run_table, *[address] * 3, embedding, address, table)
+    array = GivenType(number)
+    return compiled(run_table, *[address] * 3, array, address, array)
 
 
 @cache
 def _compiled_dense(dtype: str) -> Callable[..., None]:
     """Return the entry point of dense layers."""
-    number, address = getattr(types, dtype), types.int64
-    x, out = types.Array(number, 2, "A", readonly=True), types.Array(number, 2, "A")
-    return compiled(run_dense, address, x, out, address, address)
+    array, address = GivenType(getattr(types, dtype)), types.int64
+    return compiled(run_dense_call, address, address, array, array, address, address)
+
+
+@cache
+def dense_address(dtype: str) -> int:
+    """Compile `run_dense`; return what `calls.call_dense` calls."""
+    return address_of(run_dense, types.CPointer(getattr(types, dtype)), *[types.int64] * 8)
 
 
 @cache
 def _compiled_activation(dtype: str) -> Callable[..., None]:
     """Return the entry point of functions of rows."""
-    number = getattr(types, dtype)
-    x, out = types.Array(number, 2, "C", readonly=True), types.Array(number, 2, "C")
-    return compiled(run_activation, types.int64, x, out, types.int64)
+    array = GivenType(getattr(types, dtype))
+    return compiled(run_activation, types.int64, array, array, types.int64)
 
 
 def _addresses(plan: Any, tables: Sequence[Sequence[np.ndarray]] = (), embedding: int = 0) -> np.ndarray:
     """Make the numbers that `run_rows` reads, with these tables in the place of the first layer's w_x."""
     hidden, state, itemsize, name = plan.hidden_size, plan.state_sizes[0], plan.dtype.itemsize, plan.dtype.name
     entries = [plan.num_layers, plan.num_directions, plan.input_size, hidden, state, embedding]
-    entries += [len(plan.state_sizes) - 1]
     phases = phases_of(plan.variant)
+    entries += [len(plan.state_sizes) - 1, rows_address(len(phases), name)]
     waits = waits_for_weights(phases[0], hidden, state, itemsize)
     for index, weights in enumerate(plan.packed):
         at = len(entries)
@@ -119,14 +121,14 @@ def _addresses(plan: Any, tables: Sequence[Sequence[np.ndarray]] = (), embedding
             entries += [*addresses[:3], addresses[3] if phase.apart else 0]
             entries += [row_address(*shape, name, size in _FAR_BYTES)]
             entries += [tile_address(*shape, name, size > _FAR_BYTES_OF_ROWS)]
-            entries += gates_addresses(phase, plan.activation, name)
-            entries += [columns_address(*shape, name) if waits else 0]
+            entries += [gates_address(phase, plan.activation, name), columns_address(*shape, name) if waits else 0]
             blocks = -(-units * itemsize // (phase.groups * GROUP_BYTES))
             by_twos = pairs(*shape) and phase.has_h and not phase.apart
             near = _NEAREST_BYTES // (blocks * phase.gates * GROUP_BYTES) if by_twos else 0
             most = most_rows(phase.gates, phase.groups if size >= _FAR_BYTES.start else 1)
             own = addresses[3] + phase.apart * packed.b.nbytes // phase.gates
             entries += [*shape, most, blocks, phase.has_x, phase.has_h, near, own]
+            entries += [_SUMS_AT_ONCE // (phase.groups * phase.gates)]
         for i, table in enumerate(tables[index] if index < len(tables) else ()):
             entries[at + PHASE_NUMBERS * i] = table.ctypes.data
         entries += [0] * (at + 2 * PHASE_NUMBERS - len(entries))
@@ -166,15 +168,16 @@ def prepare(plan: Any) -> Callable[..., None]:
     dtype, packed = np.dtype(plan.dtype), plan.packed
     numbers = _addresses(plan)
     numbers_by_ids: tuple[np.ndarray, Any] | None = None
-    phases = Phases(len(phases_of(variant)))
-    name = dtype.name  # NumPy works this out anew each time
+    name, table, plain = dtype.name, numbers.ctypes.data, _PLAIN.ctypes.data  # which take NumPy a microsecond
     fixed = work_bytes(variant, 0, hidden, dtype.itemsize)
     per_row = work_bytes(variant, 1, hidden, dtype.itemsize) - fixed
-    outputs = plan.output_size
+    outputs, states = plan.output_size, len(plan.state_sizes)
     work_of_row = sum(p.w_x.size + p.w_h.size for phases in packed for p in phases)  # multiplications of a step
     entry: Callable[..., None] | None = None
-    idle: list[_Work] = []  # workspaces that no call is using; append and pop are atomic
-    idle_between: list[_Work] = []
+    like = np.empty(0, dtype)
+    few = (STACK_BYTES - work_bytes(variant, 0, hidden, dtype.itemsize, single=True)) // per_row
+    idle: list[Work] = []  # workspaces that no call is using; append and pop are atomic
+    idle_between: list[Work] = []
     numbers_of_rows = np.arange(0)
 
     def by_ids() -> tuple[np.ndarray, Any]:
@@ -197,49 +200,59 @@ def prepare(plan: Any) -> Callable[..., None]:
 
     def call(
         x: np.ndarray,
-        state: Sequence[np.ndarray],
+        state: tuple[np.ndarray, ...],
         lengths: np.ndarray | None,
         y: np.ndarray,
-        state_out: Sequence[np.ndarray],
+        state_out: tuple[np.ndarray, ...],
         order: int,
         between: int,
         work: int,
         share: int,
         parts: int,
     ) -> None:
-        by_length = 0 if lengths is None else lengths.ctypes.data
-        table, ids, ids_step, ids_row = numbers.ctypes.data, 0, 0, 0
+        assert entry is not None
+        numbered, given, ids = table, x, [0, 0, 0]
         if x.ndim == 2:
             held = by_ids()  # up to the end of this call
-            table, ids = held[0].ctypes.data, x.ctypes.data
-            ids_step, ids_row = (stride // x.itemsize for stride in x.strides)
-            x = y  # of the type that compiled code expects
-        arrays = (x, state[0], state[-1], y, state_out[0], state_out[-1], ids, ids_step, ids_row)
-        if parts > 1:
-            all_rows, function = _compiled_all(phases.count, name)
-            if launch(all_rows, function, table, *arrays, order, by_length, between, work, share, parts):
-                return
-        nonlocal entry
-        if entry is None:
-            entry = _compiled(phases.count, name)
-        entry(phases, table, *arrays, order, by_length, between, work, 0, 1)
+            numbered = held[0].ctypes.data
+            ids = [x.ctypes.data, *(stride // x.itemsize for stride in x.strides)]
+            given = y  # any: it is not read
+        more = np.array([order, 0 if lengths is None else lengths.ctypes.data, between, *ids])
+        arrays = given, state, y, state_out, more.ctypes.data, work
+        if parts > 1 and launch(_compiled(states, name, True), like, numbered, *arrays, share, parts):
+            return
+        entry(numbered, *arrays)
 
     def run(
         x: np.ndarray,
-        state: Sequence[np.ndarray],
+        state: tuple[np.ndarray, ...],
         lengths: np.ndarray | None,
         y: np.ndarray,
-        state_out: Sequence[np.ndarray],
+        state_out: tuple[np.ndarray, ...],
         threads: int = 1,
         keep: Any = (numbers, packed),  # the table's addresses are theirs
     ) -> None:
-        steps, batch = x.shape[0], x.shape[1]
+        nonlocal entry
+        if entry is None:
+            entry = _compiled(states, name)
+        shape = x.shape
+        steps, batch = shape[0], shape[1]
+        parts = 1
+        if threads > 1 and steps * batch * work_of_row >= stepping.PARALLEL_WORK:
+            parts = min(threads, batch)
+        if lengths is None and parts == layers == 1 and len(shape) == 3 and batch:
+            if batch <= few and steps == 1:
+                entry(table, x, state, y, state_out, plain, 0)
+                return
+            work = take(idle, fixed + per_row * batch)
+            entry(table, x, state, y, state_out, plain, work[1])
+            give_back(idle, work)
+            return
         if not batch:
             return
-        parts = min(threads, batch) if steps * batch * work_of_row >= stepping.PARALLEL_WORK else 1
         share = fixed + per_row * -(-batch // parts)
         size, order = share * parts, 0
-        work, left = _take(idle, size + 16 * batch), lengths
+        work, left = take(idle, size + 16 * batch), lengths
         if lengths is not None:
             longest_first, left = np.ndarray((2, batch), np.int64, work[0], size)
             order_rows(lengths, steps, longest_first)
@@ -250,15 +263,15 @@ def prepare(plan: Any) -> Callable[..., None]:
             row = batch * outputs * dtype.itemsize
             # Layers take turns over chunks of time, so that memory does not grow with T; but backwards needs all of it.
             chunk = max(1, steps if directions == 2 else _CHUNK_BYTES // row)
-            between = _take(idle_between, 2 * min(chunk, steps) * row)
+            between = take(idle_between, 2 * min(chunk, steps) * row)
             for t in range(0, max(1, steps), chunk):
                 if lengths is not None:
                     np.clip(np.subtract(lengths, t, out=left), 0, chunk, out=left)
                 part = slice(t, t + chunk)
                 call(x[part], state, left, y[part], state_out, order, between[1], work[1], share, parts)
                 state = state_out
-            _give_back(idle_between, between)
-        _give_back(idle, work)
+            give_back(idle_between, between)
+        give_back(idle, work)
 
     run.part = Part(plan, advance, numbers, by_ids, work_of_row)
     return run
@@ -286,15 +299,20 @@ def prepare_dense(plan: Any) -> Callable[..., None]:
     numbers = np.array(entries, np.int64)
     table, most = numbers.ctypes.data, _DENSE_TILE_BYTES // (plan.output_size * itemsize)
     most = max(_DENSE_TILE_LEAST, min(_DENSE_TILE_ROWS, most))
-    idle: list[_Work] = []
+    idle: list[Work] = []
+    entry: Callable[..., None] | None = None
+    run_rows_at = 0
 
     def run(x: np.ndarray, out: np.ndarray, threads: int = 1, keep: Any = (numbers, packed)) -> None:
+        nonlocal entry, run_rows_at
         if len(x):
+            if entry is None:
+                run_rows_at, entry = dense_address(name), _compiled_dense(name)
             tile = min(most, len(x))
             size = DENSE_GROUPS * GROUP_BYTES + 8 * tile
-            work = _take(idle, size)
-            _compiled_dense(name)(table, x, out, tile, work[1])
-            _give_back(idle, work)
+            work = take(idle, size)
+            entry(run_rows_at, table, x, out, tile, work[1])
+            give_back(idle, work)
 
     run.part = Part(plan, advance_dense, numbers, lambda: (numbers, packed), packed.w_x.size)
     return run
@@ -305,17 +323,3 @@ def activate_rows(activation: str, x: np.ndarray, out: np.ndarray) -> None:
     work = empty(GROUP_BYTES)
     name = x.dtype.name
     _compiled_activation(name)(function_address(activation, name), x, out, work[1])
-
-
-def _take(idle: list[_Work], size: int) -> _Work:
-    """Return an idle workspace that is large enough, or a new one."""
-    try:
-        work = idle.pop()
-    except IndexError:
-        return empty(size)
-    return work if work[0].size >= size else empty(size)
-
-
-def _give_back(idle: list[_Work], work: _Work) -> None:
-    if work[0].size <= _KEEP_BYTES:
-        idle.append(work)

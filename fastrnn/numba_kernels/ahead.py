@@ -259,11 +259,11 @@ def begin_ahead(packed):
 
 
 @njit(forceinline=True)  # a call would copy the whole job to the stack
-def ahead_tile(packed, job, ahead, groups, depth, start, apart, h, w_h):
-    """Sum one row of one block over h as `tile` does, into job.sums; take columns of inputs while there is h beside."""
+def ahead_tile(packed, job, ahead, groups, depth, start, apart, sums, h, w_h):
+    """Sum one row of one block over h as `tile` does, into `sums`; take columns of inputs while there is h beside."""
     n, gates = lanes(packed.b), packed.gates
     count = groups * gates
-    run = move(job.sums, count * n)  # where a second row's sums would be
+    run = job.x_sums  # which has nothing to hold: all inputs are projected
     k = 0
     while k < depth:
         end, is_first = min(k + RUN, depth), k == 0
@@ -273,10 +273,10 @@ def ahead_tile(packed, job, ahead, groups, depth, start, apart, h, w_h):
             both = min(part.columns, (end - k) // BESIDE)
             left = end - k - both * BESIDE
             left = left if left < BESIDE else 0  # columns of h that are too few for one more of inputs
-            a, w, sums = move(h, k), move(w_h, k * count * n), packed.ahead_sums
+            a, w, both_sums = move(h, k), move(w_h, k * count * n), packed.ahead_sums
             call_columns(
                 packed.columns, groups, both, 0, left, run, a, w,
-                sums, part.x, job.dx, part.w, part.w_stride, part.second,
+                both_sums, part.x, job.dx, part.w, part.w_stride, part.second,
             )  # fmt: skip
             if both == part.columns:
                 _join_run(packed.line, packed.ahead_sums, job.inputs, job.padded * gates, part)
@@ -290,10 +290,10 @@ def ahead_tile(packed, job, ahead, groups, depth, start, apart, h, w_h):
         for q in range(groups):
             for gate in range(gates):
                 place = (q * gates + gate) * n
-                before = move(start if is_first else job.sums, place)
+                before = move(start if is_first else sums, place)
                 if is_first and gate == gates - 1 and address(apart):
                     before = move(apart, q * n)
-                store(job.sums, place, load(before, 0) + load(run, place))
+                store(sums, place, load(before, 0) + load(run, place))
 
 
 @njit()

@@ -24,7 +24,6 @@ __all__ = [
     "call_gates",
     "call_part",
     "call_row",
-    "call_row_gates",
     "call_rows",
     "call_tile",
     "compiled",
@@ -112,19 +111,16 @@ def stack(typingctx, size):
 
 
 @intrinsic
-def call_rows(
-    typingctx, address, numbers, x, h, c, y, h_out, c_out, ids, step, row, order, lengths, between, work, first, every
-):  # fmt: skip
+def call_rows(typingctx, address, like, numbers, call, work, first, every):
     """Call a compiled `layers.run_rows`, whatever its phases."""
-    i = types.int64
-    return types.none(i, i, x, h, c, y, h_out, c_out, *[i] * 9), _call_any
+    return types.none(types.int64, like, *[types.int64] * 5), _call_any
 
 
 @intrinsic
-def call_dense(typingctx, address, numbers, x, out, tile_rows, work):
+def call_dense(typingctx, address, like, numbers, x, x_row, count, out, out_row, tile_rows, work):
     """Call a compiled `dense.run_dense`."""
     i = types.int64
-    return types.none(i, i, x, out, i, i), _call_address
+    return types.none(i, like, *[i] * 8), _call_address
 
 
 @intrinsic
@@ -135,10 +131,10 @@ def call_function(typingctx, address, source, target, count, group):
 
 
 @intrinsic
-def call_row(typingctx, address, groups, depth, start, apart, out, a, w):
+def call_row(typingctx, address, groups, count, backwards, depth, start, apart, out, a, w):
     """Call a compiled `tile.run_row`, whatever its shape of block."""
     i, p = types.int64, start
-    return types.none(i, i, i, p, p, p, p, p), _call_any
+    return types.none(i, i, i, i, i, p, p, p, p, p), _call_any
 
 
 @intrinsic
@@ -155,13 +151,6 @@ def call_columns(
     """Call a compiled `ahead.run_columns`, whatever its shape of block."""
     i, p = types.int64, run
     return types.none(i, i, i, i, i, p, p, p, p, p, i, p, i, i), _call_any
-
-
-@intrinsic
-def call_row_gates(typingctx, address, count, sums, x_sums, cell, old, new, own, padded):
-    """Call a compiled `phases.run_row_gates`, whatever its phase and activation."""
-    i, p = types.int64, sums
-    return types.none(i, i, p, p, p, p, p, p, i), _call_any
 
 
 @intrinsic

@@ -8,6 +8,8 @@ nothing.
 from numba import int64, prange
 
 from fastrnn.numba_kernels.ahead import Ahead
+from fastrnn.numba_kernels.arrays import place, size
+from fastrnn.numba_kernels.arrays import step as step_of
 from fastrnn.numba_kernels.calls import call_part
 from fastrnn.numba_kernels.dense import DENSE_GROUPS, dense, matrix_at
 from fastrnn.numba_kernels.door import njit
@@ -16,6 +18,7 @@ from fastrnn.numba_kernels.gemm import PHASE_NUMBERS, Rows, packed_at
 from fastrnn.numba_kernels.layers import EMBEDDING, HAS_C, HEADER, TILE_GROUPS
 from fastrnn.numba_kernels.simd import (
     GROUP_BYTES,
+    address,
     copy,
     data,
     integers,
@@ -149,24 +152,48 @@ def walk(like, chain, step):
         now[X], now[X_STRIDE], now[IDS] = now[OUT], part[OUTPUTS], 0
 
 
-@njit(cache=True)
-def run_step(like, chain, states, streams, x, x_stride, ids, rows, count, out, turn, work):
-    """Take one step; the arguments are the numbers of a step."""
+@njit(forceinline=True)
+def _step(like, chain, states, streams, x, x_stride, ids, rows, count, out, turn, work):
     now = integers(work)
     now[X], now[X_STRIDE], now[IDS], now[ROWS], now[COUNT], now[STREAMS] = x, x_stride, ids, rows, count, streams
     now[OUT], now[STATES], now[WORK], now[TURN] = out, states, work + 2 * GROUP_BYTES, turn
-    walk(data(like), chain, work)
+    walk(like, chain, work)
+
+
+@njit(forceinline=True)
+def _start(array, count):
+    return address(place(array)) if count else 0
+
+
+@njit(cache=True)
+def run_step(chain, states, streams, x, ids, rows, out, turn, work):
+    """Take one step.
+
+    The numbers of a step, but arrays: x (n, I), or what ids (n,) number, where there are such; the streams that
+    advance (n,), or none for the first ones; out (n, V), C-contiguous.
+    """
+    count, start = size(out, 0), address(place(x))
+    given, chosen = _start(ids, size(ids, 0)), _start(rows, size(rows, 0))
+    _step(
+        place(out), chain, states, streams, start, step_of(x, 0), given, chosen, count, address(place(out)), turn, work
+    )  # fmt: skip
 
 
 @njit(cache=True, parallel=True)
-def run_steps(
-    like, chain, states, streams, x, x_stride, ids, rows, count, out, turn, work, outputs, share, parts
-):  # fmt: skip
-    """Do `run_step` with the rows dealt out to `parts` threads, each with `share` bytes of workspace."""
+def run_steps(like, chain, states, streams, x, ids, rows, out, turn, work, share, parts):
+    """As `run_step`, with the rows dealt out to `parts` threads, each with `share` bytes of workspace.
+
+    `rows` names all that advance. `like` is an array of Numba's, which its parallel loops can take.
+    """
+    count, outputs, x_stride = size(out, 0), size(out, 1), step_of(x, 0)
+    start, target, given = address(place(x)), address(place(out)), _start(ids, size(ids, 0))
+    chosen = address(place(rows))
     for part in prange(parts):
         first, end = count * part // parts, count * (part + 1) // parts
-        mine = x if ids else x + first * x_stride * like.itemsize
-        chosen, target = rows + 8 * first, out + first * outputs * like.itemsize
-        numbers = ids + 8 * first if ids else 0
-        space = work + part * share
-        run_step(like, chain, states, streams, mine, x_stride, numbers, chosen, end - first, target, turn, space)
+        mine = start if given else start + first * x_stride * like.itemsize
+        numbers = given + 8 * first if given else 0
+        own, space = target + first * outputs * like.itemsize, work + part * share
+        _step(
+            data(like), chain, states, streams, mine, x_stride, numbers, chosen + 8 * first, end - first, own, turn,
+            space,
+        )  # fmt: skip

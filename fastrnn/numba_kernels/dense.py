@@ -7,15 +7,16 @@ import numpy as np
 from numba.core import types
 
 from fastrnn.numba_kernels.activations import activation, exp_minus, log_reduced, to_normal
-from fastrnn.numba_kernels.calls import address_of, call_function
+from fastrnn.numba_kernels.arrays import place, size, step
+from fastrnn.numba_kernels.calls import address_of, call_dense, call_function
 from fastrnn.numba_kernels.door import njit, overload
 from fastrnn.numba_kernels.gemm import Rows
 from fastrnn.numba_kernels.kind import KindType
 from fastrnn.numba_kernels.rnn import RNN
 from fastrnn.numba_kernels.simd import (
     GROUP_BYTES,
+    address,
     constant_of,
-    data,
     integers,
     lanes,
     load,
@@ -39,6 +40,7 @@ __all__ = [
     "matrix_at",
     "run_activation",
     "run_dense",
+    "run_dense_call",
     "run_function",
 ]
 
@@ -182,18 +184,24 @@ def matrix_at(like, table):
 
 
 @njit(cache=True)
-def run_dense(addresses, x, out, tile_rows, work):
-    """Run all rows, `tile_rows` of them at a time; `work` is for `DENSE_GROUPS` and their offsets."""
+def run_dense(like, addresses, x, x_row, count, out, out_row, tile_rows, work):
+    """Run `count` rows, `tile_rows` of them at a time; `work` is for `DENSE_GROUPS` and their offsets."""
     table = integers(addresses)
-    like = data(x)
-    x_row, out_row = x.strides[0] // x.itemsize, out.strides[0] // out.itemsize
     offsets = integers(work + DENSE_GROUPS * GROUP_BYTES)
     matrix = matrix_at(like, table)
-    for first in range(0, x.shape[0], tile_rows):
-        rows = min(tile_rows, x.shape[0] - first)
+    source, target, group = pointer(like, x), pointer(like, out), pointer(like, work)
+    for first in range(0, count, tile_rows):
+        rows = min(tile_rows, count - first)
         for i in range(rows):
             offsets[i] = (first + i) * x_row
-        dense(matrix, Rows(like, offsets), rows, move(data(out), first * out_row), out_row, pointer(like, work))
+        dense(matrix, Rows(source, offsets), rows, move(target, first * out_row), out_row, group)
+
+
+@njit(cache=True)
+def run_dense_call(run, addresses, x, out, tile_rows, work):
+    """Do `run_dense`, compiled and at the address `run`, with all rows of x (N, K) and out (N, V)."""
+    given, written = address(place(x)), address(place(out))
+    call_dense(run, place(x), addresses, given, step(x, 0), size(x, 0), written, step(out, 0), tile_rows, work)
 
 
 @njit(cache=True)
@@ -211,7 +219,7 @@ def function_address(activation: str, dtype: str) -> int:
 
 @njit(cache=True)
 def run_activation(function, x, out, work):
-    """Write a function of the rows of x, which may be out; `work` is for a group."""
-    size, group = x.shape[1], pointer(data(x), work)
-    for row in range(x.shape[0]):
-        call_function(function, move(data(x), row * size), move(data(out), row * size), size, group)
+    """Write a function of the rows of x (N, V), C-contiguous as is out, which may be x; `work` is for a group."""
+    source, target, count = place(x), place(out), size(x, 1)
+    for row in range(size(x, 0)):
+        call_function(function, move(source, row * count), move(target, row * count), count, pointer(source, work))

@@ -6,8 +6,8 @@ Rows are addressed by offsets, so that time steps, rows of a batch and rows stil
 from collections import namedtuple
 
 from fastrnn.numba_kernels.ahead import ahead_tile, begin_ahead, finish_ahead
+from fastrnn.numba_kernels.calls import call_gates, call_row
 from fastrnn.numba_kernels.door import njit
-from fastrnn.numba_kernels.phases import finish_tile
 from fastrnn.numba_kernels.simd import lanes, load, move, never_inline, pointer, store, width
 from fastrnn.numba_kernels.tile import height, sum_tile, tile_count
 
@@ -16,18 +16,18 @@ __all__ = ["GATES", "PHASE_NUMBERS", "Packed", "Rows", "packed_at", "project", "
 Rows = namedtuple("Rows", "base offsets")
 """Rows of a matrix: row r starts at base[offsets[r]]."""
 
-PHASE_NUMBERS, GATES = 17, 10
+PHASE_NUMBERS, GATES = 17, 9
 """Numbers of a phase of a layer and direction, and the place of G among them.
 
-Addresses of w_x, w_h, b, and of b_h or 0; what `sum_tile`, `finish_tile` and `call_columns` call, or 0 for the last
+Addresses of w_x, w_h, b, and of b_h or 0; what `sum_tile`, `call_gates` and `call_columns` call, or 0 for the last
 where inputs are never projected on the way; U, G, the rows of the highest tile, how many blocks there are, and whether
 the sums are over x, and over h; the most columns of weights of which one row takes two blocks at once; the address of
-the parameters of an own cell.
+the parameters of an own cell; how many blocks of one row have their gate math together.
 """
 
 Packed = namedtuple(
     "Packed",
-    "w_x w_h b b_h row tile finish_row finish columns groups gates most blocks has_x has_h pairs own "
+    "w_x w_h b b_h row tile finish columns groups gates most blocks has_x has_h pairs own at_once "
     "buffer line ahead_sums",
 )  # fmt: skip
 """The numbers of a phase, and pointers: to its projected inputs, [rows][groups][G][lanes]; and to what a step hands to
@@ -53,11 +53,11 @@ def packed_at(like, table, at, buffer, line, ahead_sums):
         table[at + 9],
         table[at + 10],
         table[at + 11],
-        table[at + 12],
+        table[at + 12] != 0,
         table[at + 13] != 0,
-        table[at + 14] != 0,
-        table[at + 15],
-        pointer(like, table[at + 16]),
+        table[at + 14],
+        pointer(like, table[at + 15]),
+        table[at + 16],
         buffer,
         line,
         ahead_sums,
@@ -95,34 +95,70 @@ def _look_up(rows, numbers, table, row_size, size, out, stride):
 
 
 @njit(forceinline=True)
-def _walk_pairs(packed, job, a, depth, old, new, units, start, x, sums_x):
-    """As `walk` for one row, two blocks of one group at a time; return the first block that is left."""
+def _sum_ahead(packed, job, ahead, depth, q, count, groups, backwards, x_sums, a_row):
+    """Sum `count` blocks of one row over h, and take columns of inputs on the way; there are `groups` from q on."""
     n = lanes(packed.b)
-    groups = (units + n - 1) // n
     gates = packed.gates * n
-    null = pointer(packed.b, 0)
-    q = 0
-    while q + 2 <= packed.blocks:
-        w_x, w_h = move(packed.w_x, q * gates * job.inputs), move(packed.w_h, q * gates * depth)
+    for i in range(count):
+        done = (count - 1 - i if backwards else i) * packed.groups
+        here, at, w_h = min(packed.groups, groups - done), done * gates, move(packed.w_h, (q + done) * gates * depth)
+        apart = pointer(packed.b, packed.b_h)
+        if packed.b_h:
+            apart = move(apart, (q + done) * n)
+        ahead_tile(packed, job, ahead, here, depth, move(x_sums, at), apart, move(job.sums, at), a_row, w_h)
+
+
+@njit(forceinline=True)
+def _walk_row(packed, job, a, depth, old, new, units, start, x, sums_x, looks_up, step, ahead):
+    """As `walk` for one row: some blocks at a time have their gate math together, and their sums behind each other."""
+    n = lanes(packed.b)
+    gates, null = packed.gates * n, pointer(packed.b, 0)
+    all_groups = (units + n - 1) // n
+    a_row, x_row = move(a.base, a.offsets[0]), move(x.base, x.offsets[0])
+    looks_ahead = ahead.step >= 0 and packed.has_x
+    by_twos = depth + (job.inputs if sums_x else 0) <= packed.pairs
+    backwards = step & 1
+    if looks_ahead and ahead.part == 0:
+        begin_ahead(packed)
+    done = 0
+    while done < packed.blocks:
+        count = min(packed.at_once, packed.blocks - done)
+        q = packed.groups * (packed.blocks - done - count if backwards else done)
+        groups = min(count * packed.groups, all_groups - q)
         x_sums = move(start, q * gates)
-        if sums_x:
-            sum_tile(
-                packed.row, packed.tile, 1, 2, job.inputs, x_sums, 0, null, job.x_sums, 0, x.base, x.offsets, w_x
-            )  # fmt: skip
+        if looks_up:
+            _look_up(1, job.numbered, move(packed.w_x, q * gates), all_groups * gates, groups * gates, job.x_sums, 0)
+        if looks_up or sums_x:
             x_sums = job.x_sums
-        elif job.by_table and packed.has_x:
-            _look_up(1, job.numbered, move(packed.w_x, q * gates), groups * gates, 2 * gates, job.x_sums, 0)
-            x_sums = job.x_sums
-        sum_tile(packed.row, packed.tile, 1, 2, depth, x_sums, 0, null, job.sums, 0, a.base, a.offsets, w_h)
-        for block in range(2):
-            first = (q + block) * n
-            finish_tile(
-                packed.finish_row, packed.finish, 1, first, min(n, units - first), move(job.sums, block * gates), 0,
-                move(x_sums, block * gates), 0, move(job.cells, first), job.padded, old.base, old.offsets, new.base,
-                new.offsets, move(packed.own, first),
-            )  # fmt: skip
-        q += 2
-    return q
+        if looks_ahead:
+            _sum_ahead(packed, job, ahead, depth, q, count, groups, backwards, x_sums, a_row)
+        else:
+            # Blocks of one shape go in one call; then the last one, of fewer groups or without a second.
+            at, here, alike = 0, packed.groups, count - (groups < count * packed.groups)
+            if by_twos:
+                here, alike = 2, count // 2
+            while at < groups:
+                if not alike:
+                    here, alike = groups - at, 1
+                place, w_x, w_h = at * gates, (q + at) * gates * job.inputs, (q + at) * gates * depth
+                if sums_x:
+                    before, w, out = move(start, (q + at) * gates), move(packed.w_x, w_x), move(job.x_sums, place)
+                    call_row(packed.row, here, alike, backwards, job.inputs, before, null, out, x_row, w)
+                if packed.has_h:
+                    apart = move(pointer(null, packed.b_h), (q + at) * n) if packed.b_h else null
+                    before, w, out = move(x_sums, place), move(packed.w_h, w_h), move(job.sums, place)
+                    call_row(packed.row, here, alike, backwards, depth, before, apart, out, a_row, w)
+                at, alike = at + alike * here, 0
+        first = q * n
+        sums, cells, own = job.sums if packed.has_h else x_sums, move(job.cells, first), move(packed.own, first)
+        left = min(groups * n, units - first)
+        call_gates(
+            packed.finish, 1, first, left, sums, 0, x_sums, 0, cells, job.padded, old.base, old.offsets, new.base,
+            new.offsets, own,
+        )  # fmt: skip
+        done += count
+    if looks_ahead and ahead.part + 1 == ahead.parts:
+        finish_ahead(packed, job, ahead)
 
 
 @njit(forceinline=True)  # a call would copy the whole job to the stack
@@ -147,14 +183,11 @@ def walk(packed, job, a, depth, old, new, units, step, rows, at, ahead):
     x = Rows(move(job.x.base, step * job.dx), job.x.offsets)
     if job.ids:
         x = Rows(job.x.base, job.numbered)
-    looks_ahead = ahead.step >= 0 and packed.has_x
-    if looks_ahead and ahead.part == 0:
-        begin_ahead(packed)
-    done = 0
-    if rows == 1 and depth + (job.inputs if sums_x else 0) <= packed.pairs:
-        done = _walk_pairs(packed, job, a, depth, old, new, units, start, x, sums_x)
-    for i in range(done, packed.blocks):
-        q = packed.groups * (packed.blocks - 1 + done - i if step & 1 else i)
+    if rows == 1:
+        _walk_row(packed, job, a, depth, old, new, units, start, x, sums_x, looks_up, step, ahead)
+        return
+    for i in range(packed.blocks):
+        q = packed.groups * (packed.blocks - 1 - i if step & 1 else i)
         here = min(packed.groups, groups - q)
         w_x, w_h = move(packed.w_x, q * gates * job.inputs), move(packed.w_h, q * gates * depth)
         apart = move(pointer(null, packed.b_h), q * n) if packed.b_h else null
@@ -176,8 +209,6 @@ def walk(packed, job, a, depth, old, new, units, step, rows, at, ahead):
             sums, sums_stride = job.sums, stride
             if not packed.has_h:
                 sums, sums_stride = x_sums, x_stride
-            elif looks_ahead:
-                ahead_tile(packed, job, ahead, here, depth, x_sums, apart, move(a.base, a.offsets[0]), w_h)
             else:
                 offsets = move(a.offsets, row)
                 sum_tile(
@@ -186,11 +217,9 @@ def walk(packed, job, a, depth, old, new, units, step, rows, at, ahead):
                 )  # fmt: skip
             first, cells, own = q * n, move(job.cells, row * job.padded + q * n), move(packed.own, q * n)
             old_at, new_at = move(old.offsets, row), move(new.offsets, row)
-            finish_tile(
-                packed.finish_row, packed.finish, m, first, min(here * n, units - first), sums, sums_stride,
-                x_sums, x_stride, cells, job.padded, old.base, old_at, new.base, new_at, own,
+            call_gates(
+                packed.finish, m, first, min(here * n, units - first), sums, sums_stride, x_sums, x_stride, cells,
+                job.padded, old.base, old_at, new.base, new_at, own,
             )  # fmt: skip
             row += m
             tiles -= 1
-    if looks_ahead and ahead.part + 1 == ahead.parts:
-        finish_ahead(packed, job, ahead)

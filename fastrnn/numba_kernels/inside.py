@@ -5,11 +5,12 @@ not reach in, and its cache holds no kernel that an upgrade would leave behind.
 """
 
 import numpy as np
-from numba import carray, int64
+from numba import int64
 
 from fastrnn.numba_kernels.calls import call, call_dense, call_rows, stack
 from fastrnn.numba_kernels.chain import COUNT, IDS, OUT, ROWS, STATES, STREAMS, TURN, WORK, X_STRIDE, X, walk
 from fastrnn.numba_kernels.door import njit
+from fastrnn.numba_kernels.layers import CALL_NUMBERS, describe
 from fastrnn.numba_kernels.simd import (
     GROUP_BYTES,
     address,
@@ -277,7 +278,7 @@ def forward_all(like, table, request):
     area = (chunk * step_size * itemsize(like) + GROUP_BYTES - 1) // GROUP_BYTES * GROUP_BYTES
     memory = np.empty(5 * area + part_bytes + GROUP_BYTES, np.uint8)
     base = (address(data(memory)) + GROUP_BYTES - 1) // GROUP_BYTES * GROUP_BYTES
-    work = base + 5 * area
+    work, of_rows = base + 5 * area, stack(8 * CALL_NUMBERS)
     reads_ids = now[BY_ID] != 0 and integers(given[FORWARDS])[2] > 0
     for first in range(0, steps, chunk):
         count = min(chunk, steps - first)
@@ -291,21 +292,14 @@ def forward_all(like, table, request):
             if k == parts - 1:
                 out = now[TARGET] + first * batch * outputs * itemsize(like)
             if part[2] < 0:  # a dense layer
-                rows, result = (count * batch, inputs), (count * batch, outputs)
-                given_rows, written = carray(pointer(like, x), rows), carray(pointer(like, out), result)
-                call_dense(part[0], part[1], given_rows, written, 48, work)
+                call_dense(part[0], like, part[1], x, inputs, count * batch, out, outputs, 48, work)
             else:
                 numbers, by_ids = part[1], 0
                 if k == 0 and reads_ids:
                     numbers, by_ids = part[2], now[SOURCE] + 8 * first * now[SOURCE + 4]
-                sizes = integers(numbers)
-                stacked, hidden = sizes[0] * sizes[1], sizes[3]
-                y = carray(pointer(like, out), (count, batch, outputs))
-                vectors = carray(pointer(like, x), (count, batch, inputs))
-                h = carray(pointer(like, states[0]), (stacked, batch, sizes[4]))
-                c = carray(pointer(like, states[1]), (stacked, batch, hidden))
-                between = base + 3 * area
-                time, row = now[SOURCE + 4], now[SOURCE + 5]
-                call_rows(part[0], numbers, vectors, h, c, y, h, c, by_ids, time, row, 0, 0, between, work, 0, 1)
+                x_at, y_at, state = (x, batch * inputs, inputs), (out, batch * outputs, outputs), (states[0], states[1])
+                ids = by_ids, now[SOURCE + 4], now[SOURCE + 5]
+                describe(of_rows, count, batch, x_at, y_at, state, state, 0, 0, base + 3 * area, ids)
+                call_rows(part[0], like, numbers, of_rows, work, 0, 1)
                 states = move(states, 2)
             x, inputs = out, outputs

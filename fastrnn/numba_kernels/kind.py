@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from numba.core import types
-from numba.core.extending import NativeValue, models, register_model, typeof_impl, unbox
+from numba.core.extending import models, register_model, typeof_impl
 from numba.core.imputils import lower_constant
 
 from fastrnn.numba_kernels.door import STAMP
 from fastrnn.numba_kernels.simd import constant_of
 
-__all__ = ["Kind", "KindType", "Phases", "PhasesType", "has_two"]
+__all__ = ["Kind", "KindType", "PhasesType", "has_two"]
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,8 @@ def _constant_kind(context: Any, builder: Any, kind: Any, value: Any) -> Any:
     return context.get_dummy_value()
 
 
-@dataclass(frozen=True)
-class Phases:
-    """How many phases a step has: 1 or 2. Code for both would take a step of small layers a few nanoseconds more."""
-
-    count: int
-
-
 class PhasesType(types.Type):
-    """The type of Phases."""
+    """How many phases a step has: 1 or 2. Code for both would take a step of small layers a few nanoseconds more."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -57,16 +50,6 @@ class PhasesType(types.Type):
 
 
 register_model(PhasesType)(models.OpaqueModel)
-
-
-@typeof_impl.register(Phases)
-def _typeof_phases(value: Phases, c: Any) -> PhasesType:
-    return PhasesType(value.count)
-
-
-@unbox(PhasesType)
-def _unbox_phases(kind: Any, value: Any, c: Any) -> Any:
-    return NativeValue(c.context.get_dummy_value())
 
 
 has_two = constant_of(lambda phases: int(phases.count == 2))

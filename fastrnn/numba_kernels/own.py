@@ -68,12 +68,10 @@ def _gate_math(function: Callable[..., Any], gates: int, apart: bool, has_c: boo
             return given
         return (*given[:-1], load(x_sums, (gates - 1) * lanes(sums)), given[-1])
 
-    @njit()
     def with_h(kind, sums, x_sums, cell, old, new, own, stride, count):
         given = (*sums_of(sums, x_sums), load_some(old, count), *loads_parameters(own, stride))
         store_some(new, flush(compute(*given)), count)
 
-    @njit()
     def with_h_and_c(kind, sums, x_sums, cell, old, new, own, stride, count):
         given = (*sums_of(sums, x_sums), load_some(old, count), load(cell, 0), *loads_parameters(own, stride))
         h, c = compute(*given)

@@ -12,13 +12,13 @@ from numba.core.errors import TypingError
 from numba.core.extending import intrinsic, register_model, typeof_impl, unbox
 from numba.core.imputils import lower_constant
 
-from fastrnn.numba_kernels import prepare, prepare_dense, rows_signature
+from fastrnn.numba_kernels import dense_address, prepare, prepare_dense, rows_address
 from fastrnn.numba_kernels.calls import address_of
-from fastrnn.numba_kernels.dense import DENSE_GROUPS, run_dense
+from fastrnn.numba_kernels.dense import DENSE_GROUPS
 from fastrnn.numba_kernels.door import STAMP
 from fastrnn.numba_kernels.forward import phases_of
 from fastrnn.numba_kernels.inside import forward_all, refuse, reset_all, step_rows
-from fastrnn.numba_kernels.layers import run_rows, work_bytes
+from fastrnn.numba_kernels.layers import work_bytes
 from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX
 from fastrnn.numba_kernels.stepping import FIXED_BYTES, Chain, Part
 
@@ -115,13 +115,11 @@ class Packed:
 def _forward(part: Part, by_ids: int) -> list[int]:
     """What `forward_all` reads of a part."""
     plan, name = part.plan, part.plan.dtype.name
-    number, address = getattr(types, name), types.int64
     if part.is_dense:
-        arrays = types.Array(number, 2, "A", readonly=True), types.Array(number, 2, "A")
-        function = address_of(run_dense, address, *arrays, address, address)
+        function = dense_address(name)
         sizes = -1, plan.output_size, DENSE_GROUPS * GROUP_BYTES + 8 * 48, 0
     else:
-        function = address_of(run_rows, *rows_signature(len(phases_of(plan.variant)), name))
+        function = rows_address(len(phases_of(plan.variant)), name)
         of_rows = [work_bytes(plan.variant, rows, plan.hidden_size, plan.dtype.itemsize) for rows in (0, 1)]
         sizes = by_ids, plan.output_size, of_rows[0], of_rows[1] - of_rows[0]
     return [function, part.numbers.ctypes.data, *sizes]

@@ -10,11 +10,11 @@ from typing import Any
 from numba.core import types
 from numba.core.extending import models, register_model
 
-from fastrnn.numba_kernels.calls import address_of, call_gates, call_row_gates
+from fastrnn.numba_kernels.calls import address_of
 from fastrnn.numba_kernels.door import STAMP, njit, overload
 from fastrnn.numba_kernels.simd import constant_of, lanes, move, width
 
-__all__ = ["Phase", "finish_tile", "gates_addresses", "run_gates", "run_row_gates"]
+__all__ = ["Phase", "gates_address", "run_gates"]
 
 
 class Phase:
@@ -23,15 +23,17 @@ class Phase:
     def __init__(
         self,
         name: str,
-        gate_math: Any,  # finishes one vector of units of one row; for its arguments see `_finish`
+        state_math: Any,  # from the gates of one vector of units of one row to its new state; see `_renew`
         *,
+        gate_math: Any = None,  # before, from its sums to its gates, in place; see `_open`
         groups: int,  # U
         gates: int,  # G
         apart: bool = False,  # over h the last gate starts from a bias of its own, and its sum over x is kept apart
         has_x: bool = True,
         has_h: bool = True,
     ) -> None:
-        self.name, self.gate_math, self.groups, self.gates = name, gate_math, groups, gates
+        self.name, self.gate_math, self.state_math = name, gate_math, state_math
+        self.groups, self.gates = groups, gates
         self.apart, self.has_x, self.has_h = apart, has_x, has_h
 
 
@@ -39,67 +41,56 @@ class GatesType(types.Type):
     """What gate math is compiled for: a phase and an activation. No value has it; a null pointer will do."""
 
     def __init__(self, phase: Phase, activation: str) -> None:
-        self.gate_math, self.activation = phase.gate_math, activation
+        self.gate_math, self.state_math, self.activation = phase.gate_math, phase.state_math, activation
         self.groups, self.gates = phase.groups, phase.gates
         super().__init__(name=f"fastrnn.Gates({phase.name}, {activation}, {STAMP})")
 
 
 register_model(GatesType)(models.OpaqueModel)
 
-_groups = constant_of(lambda kind: kind.groups)
 _gates = constant_of(lambda kind: kind.gates)
 
 
-def _finish(kind, sums, x_sums, cell, old, new, own, stride, count):
-    """Do a phase's gate math for `count` units of a row, no more than a vector.
+def _open(kind, sums):
+    """Turn the sums of one vector of units, [G][lanes], into gates as far as that takes nothing else."""
 
-    Sums over x and h, [G][lanes], and those over x alone; c, or what the second phase takes of the first; h before, and
-    what becomes of it; the parameters of an own cell, each `stride` elements after the other.
+
+@overload(_open)
+def _opened(kind, sums):
+    def nothing(kind, sums):
+        pass
+
+    return kind.gate_math or nothing
+
+
+def _renew(kind, sums, x_sums, cell, old, new, own, stride, count):
+    """Do what follows for `count` units of a row, no more than a vector.
+
+    What `_open` left, [G][lanes], and the sums over x alone; c, or what the second phase takes of the first; h before,
+    and what becomes of it; the parameters of an own cell, each `stride` elements after the other.
     """
 
 
-@overload(_finish)
-def _finished(kind, sums, x_sums, cell, old, new, own, stride, count):
-    gate_math = kind.gate_math
-
-    def call(kind, sums, x_sums, cell, old, new, own, stride, count):
-        gate_math(kind, sums, x_sums, cell, old, new, own, stride, count)
-
-    return call
-
-
-@njit(forceinline=True)
-def _finish_row(kind, count, sums, x_sums, cell, old, new, own, stride):
-    n, wide = lanes(cell), width(cell)
-    unit = 0
-    while True:
-        place = unit // n * _gates(kind) * n + unit % n
-        now = move(cell, unit), move(old, unit), move(new, unit)
-        _finish(kind, move(sums, place), move(x_sums, place), *now, move(own, unit), stride, min(wide, count - unit))
-        unit += wide
-        # A block of one vector takes no loop, before which all constants would be loaded: they are operands.
-        if _groups(kind) * n == wide or unit >= count:
-            break
-
-
-@njit(cache=True)
-def run_row_gates(kind, count, sums, x_sums, cell, old, new, own, padded):
-    """Finish a tile of one row: `run_gates` with its states at `old` and `new`."""
-    _finish_row(kind, count, sums, x_sums, cell, old, new, own, padded)
+@overload(_renew)
+def _renewed(kind, sums, x_sums, cell, old, new, own, stride, count):
+    return kind.state_math
 
 
 @njit(cache=True)
 def run_gates(
     kind, rows, first, count, sums, stride, x_sums, x_stride, cells, padded, old, old_at, new, new_at, own
 ):  # fmt: skip
-    """Finish a tile: do the gate math for `count` units from the unit `first` on.
+    """Finish a tile, or one row of blocks that follow each other: `count` units from the unit `first` on.
+
+    In two loops, since a row's gates and its state in one are a chain too long for the processor to see the next row
+    past it.
 
     Parameters
     ----------
     kind : GatesType
     rows, first, count : int
     sums, stride, x_sums, x_stride
-        [rows][U][G][lanes], all sums and those over x alone; elements from row to row.
+        [rows][U][G][lanes], all sums, which are used up, and those over x alone; elements from row to row.
     cells, padded
         c or z of the first row and unit; elements from row to row.
     old, old_at, new, new_at
@@ -107,31 +98,26 @@ def run_gates(
     own
         The parameters of own cells, [parameters][groups][lanes], from the first unit on.
     """
-    for j in range(rows):
-        row, x_row, cell = move(sums, j * stride), move(x_sums, j * x_stride), move(cells, j * padded)
-        before, after = move(old, old_at[j] + first), move(new, new_at[j] + first)
-        _finish_row(kind, count, row, x_row, cell, before, after, own, padded)
-
-
-@njit(forceinline=True)
-def finish_tile(
-    one, more, rows, first, count, sums, stride, x_sums, x_stride, cells, padded, old, old_at, new, new_at, own
-):  # fmt: skip
-    """Finish a tile of one row or more, by the entry points at these addresses."""
-    if rows == 1:
+    if rows == 1 and count <= width(sums):  # no loop, before which all constants would be loaded: they are operands
         before, after = move(old, old_at[0] + first), move(new, new_at[0] + first)
-        call_row_gates(one, count, sums, x_sums, cells, before, after, own, padded)
-    else:
-        call_gates(
-            more, rows, first, count, sums, stride, x_sums, x_stride, cells, padded, old, old_at, new, new_at, own
-        )  # fmt: skip
+        _open(kind, sums)
+        _renew(kind, sums, x_sums, cells, before, after, own, padded, count)
+        return
+    n, wide = lanes(sums), width(sums)
+    for j in range(rows):
+        for unit in range(0, count, wide):
+            _open(kind, move(sums, j * stride + unit // n * _gates(kind) * n + unit % n))
+    for j in range(rows):
+        for unit in range(0, count, wide):
+            place, at = unit // n * _gates(kind) * n + unit % n, first + unit
+            row, x_row, cell = move(sums, j * stride + place), move(x_sums, j * x_stride + place), j * padded + unit
+            now = move(cells, cell), move(old, old_at[j] + at), move(new, new_at[j] + at)
+            _renew(kind, row, x_row, *now, move(own, unit), padded, min(wide, count - unit))
 
 
 @cache
-def gates_addresses(phase: Phase, activation: str, dtype: str) -> tuple[int, int]:
-    """Compile the gate math of a phase; return what `finish_tile` calls."""
+def gates_address(phase: Phase, activation: str, dtype: str) -> int:
+    """Compile the gate math of a phase; return what `calls.call_gates` calls."""
     i, floats, integers = types.int64, types.CPointer(getattr(types, dtype)), types.CPointer(types.int64)
     places = floats, i, floats, i, floats, i, floats, integers, floats, integers
-    kind = GatesType(phase, activation)
-    one = address_of(run_row_gates, kind, i, *[floats] * 6, i)
-    return one, address_of(run_gates, kind, i, i, i, *places, floats)
+    return address_of(run_gates, GatesType(phase, activation), i, i, i, *places, floats)

@@ -1,17 +1,15 @@
 """The plain RNN: h' = f(acc)."""
 
 from fastrnn.numba_kernels.activations import activation, flush
-from fastrnn.numba_kernels.door import njit
 from fastrnn.numba_kernels.phases import Phase
 from fastrnn.numba_kernels.simd import load, store_some
 
-__all__ = ["RNN", "rnn_gates"]
+__all__ = ["RNN", "rnn_state"]
 
 
-@njit()
-def rnn_gates(kind, sums, x_sums, cell, old, new, own, stride, count):
+def rnn_state(kind, sums, x_sums, cell, old, new, own, stride, count):
     """Finish one vector of units of one row."""
     store_some(new, flush(activation(kind, load(sums, 0))), count)
 
 
-RNN = Phase("rnn", rnn_gates, groups=4, gates=1)
+RNN = Phase("rnn", rnn_state, groups=4, gates=1)

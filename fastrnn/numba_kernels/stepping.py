@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.core import types
 
+from fastrnn.numba_kernels.arrays import GivenType
 from fastrnn.numba_kernels.calls import address_of, compiled
 from fastrnn.numba_kernels.chain import BY_IDS, CHAIN, STEP, advance_dense, run_step, run_steps
 from fastrnn.numba_kernels.dense import DENSE_GROUPS
@@ -18,9 +19,10 @@ from fastrnn.numba_kernels.kind import PhasesType
 from fastrnn.numba_kernels.layers import TILE_GROUPS
 from fastrnn.numba_kernels.simd import GROUP_BYTES
 from fastrnn.numba_kernels.threads import launch
+from fastrnn.numba_kernels.workspace import empty
 from fastrnn.numba_kernels.writing import SETTINGS, run_writing, run_writing_all
 
-__all__ = ["FIXED_BYTES", "PARALLEL_WORK", "Chain", "Generator", "Part", "Stepper", "empty"]
+__all__ = ["FIXED_BYTES", "PARALLEL_WORK", "Chain", "Generator", "Part", "Stepper"]
 
 PARALLEL_WORK = 1 << 24  # multiplications, half a millisecond, from which on a launch of Numba's threads pays
 
@@ -53,6 +55,8 @@ class Part(NamedTuple):
         return 4 * (-(-self.plan.hidden_size * self.plan.dtype.itemsize // GROUP_BYTES) * GROUP_BYTES + 8)
 
 
+_NONE = np.empty(0, np.int64)
+
 FIXED_BYTES = GROUP_BYTES * max(2 * TILE_GROUPS, DENSE_GROUPS)  # of a step, in any part
 
 
@@ -63,8 +67,12 @@ def _function(advance: Any, phases: int, dtype: str) -> int:
 
 @cache
 def _compiled_step(dtype: str, parallel: bool) -> Callable[..., None]:
-    like = types.Array(getattr(types, dtype), 1, "C")
-    return compiled(run_steps if parallel else run_step, like, *[types.int64] * (14 if parallel else 11))
+    number, address = getattr(types, dtype), types.int64
+    vectors, numbers = GivenType(number), GivenType(address)
+    given = *[address] * 3, vectors, numbers, numbers, vectors, address, address
+    if parallel:
+        return compiled(run_steps, types.Array(number, 1, "C"), *given, address, address)
+    return compiled(run_step, *given)
 
 
 @cache
@@ -136,36 +144,38 @@ class Stepper:
     ) -> None:
         self._chain = chain = Chain([run.part for run, _ in parts])
         self._states = [states for _, states in parts]
-        self._of_states = _addresses(self._states)
+        self._addresses = _addresses(self._states)
+        self._given = chain.address, self._addresses.ctypes.data, rows
         self._embedding, self._by_ids, self._rows = embedding, by_ids, np.arange(rows)
         self._threads, self._turn = threads, 0
-        self._work: tuple[np.ndarray, int] = np.empty(0, np.uint8), 0
-        self._name, self._itemsize = chain.dtype.name, chain.dtype.itemsize
+        self._work, self._most = empty(0), -1  # for steps of so many rows
+        self._run = _compiled_step(chain.dtype.name, False)
 
     def __call__(self, x: np.ndarray, rows: np.ndarray | None, out: np.ndarray) -> None:
         """Take one step: x (n, I) with its last axis contiguous, or ids (n,); for streams `rows`, out (n, V)."""
-        chain, count, source, ids = self._chain, len(x), x, 0
+        chain, count, ids = self._chain, len(out), _NONE
         if x.ndim == 1:
             assert self._embedding is not None
             if self._by_ids is not None:
                 chain.read_ids(self._by_ids)
                 self._by_ids = None
-            x = np.ascontiguousarray(x, np.int64)
-            ids, source = x.ctypes.data, self._embedding
-        parts = min(self._threads, count) if count * chain.work >= PARALLEL_WORK else 1
-        share = chain.step_bytes(-(-count // parts))
-        if self._work[0].size < share * parts:
-            self._work = empty(share * parts)
+            ids, x = np.ascontiguousarray(x, np.int64), self._embedding
         self._turn ^= 1
-        start, stride = source.ctypes.data, source.strides[0] // self._itemsize
-        given = chain.address, self._of_states.ctypes.data, len(self._rows), start, stride, ids
-        rest = count, out.ctypes.data, self._turn, self._work[1]
-        if parts > 1:
-            each = (self._rows if rows is None else rows).ctypes.data
-            run = _compiled_step(self._name, True)
-            if launch(run, chain.like, *given, each, *rest, chain.output_size, share, parts):
+        if self._threads > 1 and count * chain.work >= PARALLEL_WORK:
+            parts = min(self._threads, count)
+            share, each = chain.step_bytes(-(-count // parts)), self._rows if rows is None else rows
+            self._make_room(share * parts)
+            rest = each, out, self._turn, self._work[1], share, parts
+            if launch(_compiled_step(chain.dtype.name, True), chain.like, *self._given, x, ids, *rest):
                 return
-        _compiled_step(self._name, False)(chain.like, *given, 0 if rows is None else rows.ctypes.data, *rest)
+        if count > self._most:
+            self._make_room(chain.step_bytes(count))
+            self._most = count
+        self._run(*self._given, x, ids, _NONE if rows is None else rows, out, self._turn, self._work[1])
+
+    def _make_room(self, size: int) -> None:
+        if self._work[2] < size:
+            self._work = empty(size)
 
 
 class Generator:
@@ -255,13 +265,6 @@ class Generator:
                 _compiled_writing(name, False)(chain.like, chain.address, own.ctypes.data, *arguments)
         failed = settings[:, SETTINGS.index("failed")]
         return int(failed[failed >= 0].min() % len(tokens)) if (failed >= 0).any() else -1
-
-
-def empty(size: int) -> tuple[np.ndarray, int]:
-    """Return so many bytes, and the address of the first, a multiple of 64."""
-    raw = np.empty(size + GROUP_BYTES, np.uint8)
-    start = -raw.ctypes.data % GROUP_BYTES
-    return raw[start : start + size], raw.ctypes.data + start
 
 
 def _padded(size: int) -> int:

@@ -16,7 +16,17 @@ from numba.core.extending import intrinsic, models, register_model
 
 from fastrnn.numba_kernels.calls import address_of, call_row, call_tile
 from fastrnn.numba_kernels.door import STAMP, njit
-from fastrnn.numba_kernels.simd import GROUP_BYTES, INDEX, load_at, move, never_unroll, store_at
+from fastrnn.numba_kernels.simd import (
+    GROUP_BYTES,
+    INDEX,
+    address,
+    constant_of,
+    lanes,
+    load_at,
+    move,
+    never_unroll,
+    store_at,
+)
 from fastrnn.numba_kernels.target import registers
 from fastrnn.numba_kernels.values import LANE, Value, broadcast, call
 
@@ -274,15 +284,24 @@ def _tile(typingctx, block, rows, groups, depth, start, start_stride, apart, out
     return types.void(block, i, i, i, start, i, start, start, i, start, offsets, start), codegen
 
 
-@njit(cache=True)
-def run_row(block, groups, depth, start, apart, out, a, w):
-    """Sum a tile of one row, which is a[0], .. a[K - 1]; for the other arguments see `run_tile`.
+_gates = constant_of(lambda block: block.gates)
 
-    An entry point of its own, with few arguments, for steps of one row call it all the time. Where `pairs` says so
-    `groups` may be two, of two blocks, w being the first one's weights.
+
+@njit(cache=True)
+def run_row(block, groups, count, backwards, depth, start, apart, out, a, w):
+    """Sum tiles of one row, which is a[0], .. a[K - 1], for `count` blocks one after the other; see `run_tile`.
+
+    An entry point of its own, for steps of one row call it all the time. Where `pairs` says so `groups` may be two, of
+    two blocks each, w being the first one's weights.
     """
     never_unroll()  # eight columns at a time would come from the second cache at two thirds of the rate on AMD's Zen 5
-    _row(block, groups, depth, start, apart, out, a, w)
+    units = groups * lanes(w)
+    size = units * _gates(block)
+    for i in range(count):
+        at = count - 1 - i if backwards else i
+        own = move(apart, at * units) if address(apart) else apart
+        place = at * size
+        _row(block, groups, depth, move(start, place), own, move(out, place), a, move(w, place * depth))
 
 
 @njit(cache=True)
@@ -313,7 +332,7 @@ def run_tile(block, rows, groups, depth, start, start_stride, apart, out, out_st
 def sum_tile(one, more, rows, groups, depth, start, start_stride, apart, out, out_stride, a, offsets, w):
     """Sum a tile, of one row or more, by the entry points at these addresses."""
     if rows == 1:
-        call_row(one, groups, depth, start, apart, out, move(a, offsets[0]), w)
+        call_row(one, groups, 1, 0, depth, start, apart, out, move(a, offsets[0]), w)
     else:
         call_tile(more, rows, groups, depth, start, start_stride, apart, out, out_stride, a, offsets, w)
 
@@ -322,7 +341,7 @@ def sum_tile(one, more, rows, groups, depth, start, start_stride, apart, out, ou
 def row_address(groups: int, gates: int, dtype: str, is_far: bool = False) -> int:
     """Compile the tiles of one row of a shape of block; return what `sum_tile` calls."""
     i, floats = types.int64, types.CPointer(getattr(types, dtype))
-    return address_of(run_row, BlockType(groups, gates, is_far), i, i, *[floats] * 5)
+    return address_of(run_row, BlockType(groups, gates, is_far), i, i, i, i, *[floats] * 5)
 
 
 @cache
