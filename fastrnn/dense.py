@@ -139,7 +139,8 @@ def make_plan(given: Any, dtype: np.dtype[Any], name: str) -> DensePlan:
     weight, bias, activation = (*parts, None, None)[:3]
     weight = checks.weight(weight, f"{name}.weight")
     if weight.ndim != 2 or 0 in weight.shape:
-        raise ValueError(f"{name}.weight must be a matrix (V, K), got shape {weight.shape}")
+        cure = "" if weight.ndim else ": Dense(weight, bias, activation) takes arrays, and no sizes as torch.nn.Linear"
+        raise ValueError(f"{name}.weight must be a matrix (V, K), got shape {weight.shape}{cure}")
     if bias is not None:
         bias = checks.weight(bias, f"{name}.bias")
         if bias.shape != (len(weight),):

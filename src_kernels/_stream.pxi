@@ -109,7 +109,7 @@ cdef void look_up_starts(const Step *step) noexcept nogil:
                 step.steps.starts[i][row] = <void *>(direction.table[i] + step.ids[row] * size)
 
 
-cdef void fetch_starts(const void *const *starts, Py_ssize_t rows, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+cdef void fetch_rows(const void *const *starts, Py_ssize_t rows, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
     """Fetch these bytes of each row at once: otherwise every block waits for its own."""
     cdef Py_ssize_t row, at
     for row in range(rows):
@@ -170,7 +170,7 @@ cdef void advance(void *context, int member, int members) noexcept nogil:
             io.soon, io.ahead = NULL, NULL
             io.descending = steps.turn
             if is_far_table(direction, i, net.itemsize):
-                fetch_starts(io.starts, step.n, share(&team, direction.sums[i] * net.itemsize, member), share(&team, direction.sums[i] * net.itemsize, member + 1))
+                fetch_rows(io.starts, step.n, share(&team, direction.sums[i] * net.itemsize, member), share(&team, direction.sums[i] * net.itemsize, member + 1))
             net.kernels.step[direction.kind[i]](phase, &io, share(&team, blocks, member), share(&team, blocks, member + 1), 0, step.n)
             meet(&team)
         if member == 0:

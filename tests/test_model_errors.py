@@ -78,6 +78,7 @@ CONSTRUCTORS = [
     (lambda: of(gru(), head=(f(3, 7), f(7))), ValueError, r"head\.bias is \(7,\), expected \(V,\) = \(3,\)"),
     (lambda: of(gru(), head=dense(3, 7, "elu")), ValueError, r"head\.activation must be one of 'linear', 'relu'"),
     (lambda: of([gru(), fastrnn.Dense(f(7))]), ValueError, r"layers\[1\]\.weight must be a matrix \(V, K\)"),
+    (lambda: of([gru(), fastrnn.Dense(5, 7)]), ValueError, r"got shape \(\): Dense\(weight, .* takes arrays"),
     # embedding
     (
         lambda: of(gru(), embedding="onehot"),
