@@ -1,7 +1,7 @@
 """Backends, best first, and the choice among them.
 
 A `Backend` makes runners, which may be called from several threads at once. ``layer(plan)`` makes
-``run(x, state, lengths, y, state_out, threads=1)``:
+``run(x, state, lengths, y, state_out, threads=1, blank=False)``:
 
     x          (T, B, I)        of plan.dtype, aligned, last axis contiguous, any stride of T and B; may be read-only,
                (T, B) int64     or ids of plan.embedding, 0..plan.vocab_size-1 (not checked here), any stride
@@ -10,6 +10,7 @@ A `Backend` makes runners, which may be called from several threads at once. ``l
     y          (T, B, D*R)      written whole, zeros beyond a length; strides as for x
     state_out  like state, written
     threads    how many the call may use
+    blank      whether y is all zeros already
 
 Ids have the bits of the vectors that they stand for. Kernels do not sum over these again: at the first call with ids
 they make tables of ``b + W_ih e`` for all of them, `Plan.table_bytes` large, or none where that is 0.
@@ -91,7 +92,10 @@ def _reference() -> Backend:
     from fastrnn import reference
 
     def layer(plan: "Plan") -> Run:
-        return lambda x, state, lengths, y, state_out, threads=1: reference.run(plan, x, state, lengths, y, state_out)
+        def run(x: Any, state: Any, lengths: Any, y: Any, out: Any, threads: int = 1, blank: bool = False) -> None:
+            reference.run(plan, x, state, lengths, y, out)
+
+        return run
 
     def dense(plan: "DensePlan") -> Run:
         return lambda x, out, threads=1: reference.dense(plan, x, out)

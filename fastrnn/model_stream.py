@@ -205,8 +205,8 @@ class ModelStream(Rows):
         """Take a chunk of steps: x (n, T) or (n, T, I), out (n, T, V). All states change together, at the end."""
         model, new = self._model, list[Array]()
 
-        def run(stream: Stream, x: Array, lengths: Array | None, y: Array) -> None:
-            new.extend(stream._after(x, lengths, y, rows))
+        def run(stream: Stream, x: Array, lengths: Array | None, y: Array, blank: bool) -> None:
+            new.extend(stream._after(x, lengths, y, rows, blank))
 
         stages = [
             Stage(before, place, stream._layer._output_size, stream._layer.dtype, partial(run, stream))

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy import empty, ndarray
+from numpy import empty, ndarray, zeros
 
 from fastrnn import backends, checks, threads
 from fastrnn.cells import variant
@@ -254,10 +254,13 @@ class Recurrent(Weighted):
             lengths = checks.lengths(lengths, steps, batch, ndim == 3)
         size = self._output_size
         shape = (shape[0], shape[1], size) if ndim == 3 else (steps, size)
-        if out is None:
-            out = empty(shape, dtype)
-        else:
+        blank = False
+        if out is not None:
             checks.out(out, shape, dtype, given)
+        elif lengths is None:
+            out = empty(shape, dtype)
+        else:  # of large arrays the padding then takes no memory, and no time
+            out, blank = zeros(shape, dtype), True
         y: Array = out
         if ndim == 2:
             y = out.reshape(steps, 1, size)
@@ -266,10 +269,10 @@ class Recurrent(Weighted):
         sizes = self._state_sizes
         h = empty((stacked, batch, sizes[0]), dtype)
         if len(sizes) == 1:
-            run(x, state, lengths, y, (h,), num_threads)
+            run(x, state, lengths, y, (h,), num_threads, blank)
             return out, (h if ndim == 3 else h.reshape(stacked, sizes[0]))
         c = empty((stacked, batch, sizes[1]), dtype)
-        run(x, state, lengths, y, (h, c), num_threads)
+        run(x, state, lengths, y, (h, c), num_threads, blank)
         return out, ((h, c) if ndim == 3 else (h.reshape(stacked, sizes[0]), c.reshape(stacked, sizes[1])))
 
     def stream(self, batch_size: int | None = None, *, hx: Any = None) -> "Stream":

@@ -275,15 +275,17 @@ class Stream(Rows):
         """Take the steps of x (T, n, I): the state changes when all have been taken."""
         self._write(self._after(x, lengths, y, rows), rows)
 
-    def _after(self, x: Array, lengths: Array | None, y: Array, rows: Array | None) -> tuple[Array, ...]:
-        """Run the layer's backend over x (T, n, I), and return the state that it leads to."""
+    def _after(
+        self, x: Array, lengths: Array | None, y: Array, rows: Array | None, blank: bool = False
+    ) -> tuple[Array, ...]:
+        """Run the layer's backend over x (T, n, I), and return the state that it leads to; `blank`: y is zeros."""
         state, new = self._states, self._spare
         if rows is not None:
             self._picked = self._picked or tuple(np.empty_like(s) for s in state)
             state, new = _first(self._picked, len(rows)), _first(new, len(rows))
             for s, picked in zip(self._states, state, strict=True):
                 s.take(rows, 1, picked, "clip")  # "raise" would fill a copy
-        self._run(x, state, lengths, y, new, self._threads)
+        self._run(x, state, lengths, y, new, self._threads, blank)
         return new
 
     def _read(self, rows: Array | None) -> tuple[Array, ...]:

@@ -55,7 +55,7 @@ class Stage(NamedTuple):
     place: Place
     output_size: int
     dtype: np.dtype[Any]
-    run: Callable[[Array, Array | None, Array], None]  # x (T, B, I) or ids (T, B), lengths, y (T, B, O)
+    run: Callable[[Array, Array | None, Array, bool], None]  # x (T, B, I) or ids (T, B), lengths, y (T, B, O), blank
 
 
 class OfModel:
@@ -118,8 +118,8 @@ def stage(dense: Chain, layer: Recurrent, run: backends.Run, state: States, fina
     """Return what runs a layer once, from `state` to `final`, which it writes."""
     place = Place(layer.backend, layer.num_threads or threads.count or threads.get_num_threads())
 
-    def call(x: Array, lengths: Array | None, y: Array) -> None:
-        run(x, state, lengths, y, final, place.num_threads)
+    def call(x: Array, lengths: Array | None, y: Array, blank: bool) -> None:
+        run(x, state, lengths, y, final, place.num_threads, blank)
 
     return Stage(dense, place, layer._output_size, layer.dtype, call)
 
@@ -163,8 +163,14 @@ def through(stages: Sequence[Stage], x: Array, lengths: Array | None, out: Array
     """Run all stages over x (B, T, I), or ids (B, T): what the last recurrent layer gives, in `out` or a new array."""
     for i, stage in enumerate(stages, 1):
         x = over_steps(stage.dense, x, lengths, stage.place)
-        y = out if out is not None and i == len(stages) else np.empty((*x.shape[:2], stage.output_size), stage.dtype)
-        stage.run(x.swapaxes(0, 1), lengths, y.swapaxes(0, 1))
+        shape, blank = (*x.shape[:2], stage.output_size), False
+        if out is not None and i == len(stages):
+            y = out
+        elif lengths is None:
+            y = np.empty(shape, stage.dtype)
+        else:
+            y, blank = np.zeros(shape, stage.dtype), True
+        stage.run(x.swapaxes(0, 1), lengths, y.swapaxes(0, 1), blank)
         x = y
     return x
 

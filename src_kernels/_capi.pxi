@@ -309,7 +309,7 @@ cdef Call network_call(const Steps *steps, bint by_ids, Py_ssize_t count) noexce
     call.net = network(steps, by_ids)
     call.rows, call.steps = steps.streams, count
     call.chunk = chunk_steps(call.net, call.rows, count)
-    call.order = call.lengths = NULL
+    call.order, call.lengths, call.blank = NULL, NULL, False
     call.h0 = call.hn = steps.h
     call.c0 = call.cn = steps.c
     call.split.rows = call.split.ways = call.split.blocks = 1

@@ -93,6 +93,7 @@ cdef void run_network(const Network *net, const Batch *whole, const int64_t *len
         source = x
         source.data = x.data + start * x.time
         for layer in range(net.layers):
+            batch.blank = whole.blank or layer < net.layers - 1     # what lies between layers is not read there
             if layer == net.layers - 1:
                 target = y
                 target.data = y.data + start * y.time
@@ -209,7 +210,7 @@ cdef class Engine:
         self.team.number, self.team.count, self.team.parallel = <void *>number, <void *>count, <void *>parallel
 
     def __call__(self, cnp.ndarray x not None, tuple state not None, cnp.ndarray lengths, cnp.ndarray y not None, tuple state_out not None,
-                 int threads=1):
+                 int threads=1, bint blank=False):
         cdef Call call
         call.net = &self.net if cnp.PyArray_NDIM(x) == 3 else self.network_by_ids()
         call.x, call.y = sequence(x), sequence(y)
@@ -217,7 +218,7 @@ cdef class Engine:
         call.hn = <char *>cnp.PyArray_DATA(<cnp.ndarray?>state_out[0])
         call.c0, call.cn = NULL, NULL
         call.steps, call.rows = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
-        call.order = call.lengths = NULL
+        call.order, call.lengths, call.blank = NULL, NULL, blank
         if lengths is not None:
             lengths = cnp.PyArray_FROMANY(lengths, cnp.NPY_INT64, 1, 1, cnp.NPY_ARRAY_CARRAY_RO)
             call.lengths = <const int64_t *>cnp.PyArray_DATA(lengths)
@@ -276,7 +277,7 @@ cdef class Engine:
         call.c0, call.cn = NULL, NULL
         if states == 2:
             call.c0, call.cn = <const char *>cnp.PyArray_DATA(<cnp.ndarray>starts[1]), <char *>cnp.PyArray_DATA(<cnp.ndarray>results[1])
-        call.order = call.lengths = NULL
+        call.order, call.lengths, call.blank = NULL, NULL, False
         self.run(&call, threads)
         return results if cell else [y, *results]
 

@@ -25,6 +25,7 @@ cdef struct Batch:            # rows in order of falling length, so that the row
     Py_ssize_t steps
     const int64_t *order      # [row] -> index in the batch; NULL: the identity
     const int64_t *lengths    # [row] -> valid steps; NULL: all of them
+    bint blank                # whether what follows a row's last step is zeros already, or of no account
 
 cdef struct Workspace:        # carved out of the call's one block of memory; every part starts on a line
     # of one thread:
@@ -171,8 +172,9 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
         if c0 != NULL:
             memcpy(work.cell + row * cell_bytes, c0 + at * hidden, hidden)
             memset(work.cell + row * cell_bytes + hidden, 0, cell_bytes - hidden)
-        for t in range(length, batch.steps):
-            memset(y.data + at * y.batch + t * y.time, 0, state)
+        if not batch.blank:
+            for t in range(length, batch.steps):
+                memset(y.data + at * y.batch + t * y.time, 0, state)
 
     meet(team)
     length = row_length(batch, 0) if batch.rows else 0     # of the longest

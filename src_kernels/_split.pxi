@@ -32,6 +32,7 @@ cdef struct Call:
     double mean_steps
     const int64_t *order
     const int64_t *lengths
+    bint blank                  # whether y is zeros already
     Split split
     char *block                 # a line, and the workspace
     Py_ssize_t bytes            #   of so many bytes
@@ -171,7 +172,7 @@ cdef void run_member(void *context, int member, int members) noexcept nogil:
     batch.rows = (call.rows - me.first + me.every - 1) // me.every
     batch.steps = call.steps
     check(batch.rows <= rows)
-    batch.lengths, batch.order = NULL, call.order
+    batch.lengths, batch.order, batch.blank = NULL, call.order, call.blank
     if me.every > 1:
         batch.order = work.order
         for i in range(batch.rows):

@@ -159,6 +159,31 @@ def test_weights_from_memory(variant, hidden, steps, batch):
         assert equal(results(plan, run, x, state), (y, last)), name
 
 
+@pytest.mark.parametrize("name", ["cython", "numba"])
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+def test_padding(variant, directions, name):
+    """y is cleared beyond a length, or left as it is where it is blank; between layers nothing reads it."""
+    if name == "numba":
+        pytest.importorskip("numba")
+    case = Case(variant, VARIANTS[variant].activations[0], 5, 19, 3, directions, steps=40, batch=7)
+    plan = make_plan(case, "float32")
+    x, state = make_inputs(case, "float32")
+    lengths = make_lengths(case)
+    beyond = np.arange(case.steps)[:, None] >= lengths
+    assert beyond.any()
+    prepare = backends.load(name).layer
+    expected = results(plan, prepare(plan), x, state, lengths)
+    assert not expected[0][beyond].any()
+    run = prepare(plan)
+    results(plan, run, np.full_like(x, np.nan), state)  # leaves NaN in its workspace
+    assert equal(results(plan, run, x, state, lengths), expected)
+    y, out = np.full_like(expected[0], 7), tuple(map(np.empty_like, state))
+    run(x, state, lengths, y, out, 1, True)
+    assert (y[beyond] == 7).all()
+    assert equal((np.where(beyond[..., None], 0, y), out), expected)
+
+
 def test_tier_errors():
     with pytest.raises(ValueError, match="unknown ISA tier 'sse'; accepted: generic, neon, avx2, avx512"):
         native.select_tier("sse")

@@ -83,7 +83,7 @@ def test_a_single_step_keeps_within_its_share_of_the_stack(variant, dtype):
         memory = np.full(size + 4096, 77, np.uint8)
         start = -memory.ctypes.data % 64
         y, out = np.empty_like(got[0]), tuple(np.empty_like(s) for s in state)
-        numbers, plain = numba_kernels._addresses(plan), np.zeros(6, np.int64)
+        numbers, plain = numba_kernels._addresses(plan), np.zeros(7, np.int64)
         call = numba_kernels._compiled(len(state), dtype)
         call(numbers.ctypes.data, x, state, y, out, plain.ctypes.data, memory.ctypes.data + start)
         assert same_bits(y, expected[0])

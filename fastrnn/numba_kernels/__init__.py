@@ -51,7 +51,7 @@ from fastrnn.numba_kernels.workspace import Work, empty, give_back, take
 __all__ = ["Generator", "Stepper", "activate_rows", "prepare", "prepare_dense"]
 
 _CHUNK_BYTES = 1 << 17  # that a layer hands to the next at a time: they stay in the nearer caches
-_PLAIN = np.zeros(6, np.int64)
+_PLAIN = np.zeros(7, np.int64)
 _DENSE_TILE_ROWS = 48
 _NEAREST_BYTES = 40 * 1024  # of weights that the nearest cache holds
 _FAR_BYTES = range((2 << 20) + 1, (12 << 20) + 1)  # of those of one row that come from the last one
@@ -161,8 +161,8 @@ def prepare(plan: Any) -> Callable[..., None]:
     Returns
     -------
     run
-        ``run(x, state, lengths, y, state_out, threads=1)``, see backends.py. Threads share the rows of a batch, if
-        there are as many rows and the work is worth a launch.
+        ``run(x, state, lengths, y, state_out, threads=1, blank=False)``, see backends.py. Threads share the rows of a
+        batch, if there are as many rows and the work is worth a launch.
     """
     variant, layers, directions, hidden = plan.variant, plan.num_layers, plan.num_directions, plan.hidden_size
     dtype, packed = np.dtype(plan.dtype), plan.packed
@@ -205,6 +205,7 @@ def prepare(plan: Any) -> Callable[..., None]:
         y: np.ndarray,
         state_out: tuple[np.ndarray, ...],
         order: int,
+        blank: bool,
         between: int,
         work: int,
         share: int,
@@ -217,7 +218,7 @@ def prepare(plan: Any) -> Callable[..., None]:
             numbered = held[0].ctypes.data
             ids = [x.ctypes.data, *(stride // x.itemsize for stride in x.strides)]
             given = y  # any: it is not read
-        more = np.array([order, 0 if lengths is None else lengths.ctypes.data, between, *ids])
+        more = np.array([order, 0 if lengths is None else lengths.ctypes.data, blank, between, *ids], np.int64)
         arrays = given, state, y, state_out, more.ctypes.data, work
         if parts > 1 and launch(_compiled(states, name, True), like, numbered, *arrays, share, parts):
             return
@@ -230,6 +231,7 @@ def prepare(plan: Any) -> Callable[..., None]:
         y: np.ndarray,
         state_out: tuple[np.ndarray, ...],
         threads: int = 1,
+        blank: bool = False,
         keep: Any = (numbers, packed),  # the table's addresses are theirs
     ) -> None:
         nonlocal entry
@@ -258,7 +260,7 @@ def prepare(plan: Any) -> Callable[..., None]:
             order_rows(lengths, steps, longest_first)
             order = work[1] + size
         if layers == 1:
-            call(x, state, lengths, y, state_out, order, 0, work[1], share, parts)
+            call(x, state, lengths, y, state_out, order, blank, 0, work[1], share, parts)
         else:
             row = batch * outputs * dtype.itemsize
             # Layers take turns over chunks of time, so that memory does not grow with T; but backwards needs all of it.
@@ -268,7 +270,7 @@ def prepare(plan: Any) -> Callable[..., None]:
                 if lengths is not None:
                     np.clip(np.subtract(lengths, t, out=left), 0, chunk, out=left)
                 part = slice(t, t + chunk)
-                call(x[part], state, left, y[part], state_out, order, between[1], work[1], share, parts)
+                call(x[part], state, left, y[part], state_out, order, blank, between[1], work[1], share, parts)
                 state = state_out
             give_back(idle_between, between)
         give_back(idle, work)

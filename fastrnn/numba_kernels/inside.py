@@ -299,7 +299,7 @@ def forward_all(like, table, request):
                     numbers, by_ids = part[2], now[SOURCE] + 8 * first * now[SOURCE + 4]
                 x_at, y_at, state = (x, batch * inputs, inputs), (out, batch * outputs, outputs), (states[0], states[1])
                 ids = by_ids, now[SOURCE + 4], now[SOURCE + 5]
-                describe(of_rows, count, batch, x_at, y_at, state, state, 0, 0, base + 3 * area, ids)
+                describe(of_rows, count, batch, x_at, y_at, state, state, 0, 0, 0, base + 3 * area, ids)
                 call_rows(part[0], like, numbers, of_rows, work, 0, 1)
                 states = move(states, 2)
             x, inputs = out, outputs

@@ -37,14 +37,15 @@ is a c, and what `call_rows` calls.
 Then come `PHASE_NUMBERS` for each of two phases of each layer and direction.
 """
 
-_STEPS, _BATCH, _X, _Y, _STATES, _STATES_OUT, _ORDER, _LENGTHS, _BETWEEN, _IDS = 0, 1, 2, 5, 8, 10, 12, 13, 14, 15
-CALL_NUMBERS = 18
+_STEPS, _BATCH, _X, _Y, _STATES, _STATES_OUT = 0, 1, 2, 5, 8, 10
+_ORDER, _LENGTHS, _BLANK, _BETWEEN, _IDS = range(12, 17)
+CALL_NUMBERS = 19
 """Numbers of a call: what `describe` is given, in this order."""
 
-_INTEGERS = 8  # of a row at the front of a workspace; seven are used, eight keep what follows aligned
 STACK_BYTES = 1 << 15
 """Workspace of a call that is given none."""
 
+_INTEGERS = 8  # of a row at the front of a workspace; seven are used, eight keep what follows aligned
 _LINES = 8  # integers of two lines of inputs that are projected on the way, for each phase three
 
 
@@ -157,15 +158,16 @@ def run_rows(phases, like, addresses, call, work, first, every):
                 if table[HAS_C]:
                     for k in range(hidden):
                         c_out[(index * batch + which[i]) * hidden + k] = cells[i * padded + k]
-        for i in range(rows):
-            for t in range(length[i], steps):
-                for k in range(outputs):
-                    target[t * target_step + which[i] * target_row + k] = 0
+        if layer == layers - 1 and not now[_BLANK]:  # what lies between layers is not read there
+            for i in range(rows):
+                for t in range(length[i], steps):
+                    for k in range(outputs):
+                        target[t * target_step + which[i] * target_row + k] = 0
         x_base, x_step, x_row, ids = target, target_step, target_row, 0
 
 
 @njit(forceinline=True)
-def describe(call, steps, batch, x, y, states, states_out, order, lengths, between, ids):
+def describe(call, steps, batch, x, y, states, states_out, order, lengths, blank, between, ids):
     """Set the numbers of a call.
 
     Parameters
@@ -180,6 +182,8 @@ def describe(call, steps, batch, x, y, states, states_out, order, lengths, betwe
         Addresses of h and of c, or again of h.
     order, lengths : int
         Addresses of the numbers of the rows, longest first, and of the length of each row; or 0.
+    blank : int
+        Whether y is all zeros already.
     between : int
         Address of what passes between layers, if there are several.
     ids : tuple
@@ -191,7 +195,7 @@ def describe(call, steps, batch, x, y, states, states_out, order, lengths, betwe
     now[_Y], now[_Y + 1], now[_Y + 2] = y
     now[_STATES], now[_STATES + 1] = states
     now[_STATES_OUT], now[_STATES_OUT + 1] = states_out
-    now[_ORDER], now[_LENGTHS], now[_BETWEEN] = order, lengths, between
+    now[_ORDER], now[_LENGTHS], now[_BLANK], now[_BETWEEN] = order, lengths, blank, between
     now[_IDS], now[_IDS + 1], now[_IDS + 2] = ids
 
 
@@ -208,8 +212,9 @@ def _both(states):
 @njit(forceinline=True)
 def _describe_arrays(call, x, state, y, state_out, more):
     rest = integers(more)
-    states, states_out, ids = _both(state), _both(state_out), (rest[3], rest[4], rest[5])
-    describe(call, size(y, 0), size(y, 1), _steps(x), _steps(y), states, states_out, rest[0], rest[1], rest[2], ids)
+    states, states_out, ids = _both(state), _both(state_out), (rest[4], rest[5], rest[6])
+    lengths = rest[0], rest[1], rest[2]
+    describe(call, size(y, 0), size(y, 1), _steps(x), _steps(y), states, states_out, *lengths, rest[3], ids)
 
 
 @njit(cache=True)
@@ -223,7 +228,7 @@ def run_call(addresses, x, state, y, state_out, more, work):
     state, state_out
         Tuples of one or two (L*D, B, .) arrays.
     more
-        Address of `order`, `lengths`, `between` and `ids` of `describe`.
+        Address of `order`, `lengths`, `blank`, `between` and `ids` of `describe`.
     work
         Workspace, or 0 for `STACK_BYTES` of the stack.
     """
