@@ -254,13 +254,11 @@ class Recurrent(Weighted):
             lengths = checks.lengths(lengths, steps, batch, ndim == 3)
         size = self._output_size
         shape = (shape[0], shape[1], size) if ndim == 3 else (steps, size)
-        blank = False
-        if out is not None:
+        blank = out is None and lengths is not None  # the system clears new memory, and no kernel has to
+        if out is None:
+            out = (zeros if blank else empty)(shape, dtype)
+        else:
             checks.out(out, shape, dtype, given)
-        elif lengths is None:
-            out = empty(shape, dtype)
-        else:  # of large arrays the padding then takes no memory, and no time
-            out, blank = zeros(shape, dtype), True
         y: Array = out
         if ndim == 2:
             y = out.reshape(steps, 1, size)

@@ -163,13 +163,10 @@ def through(stages: Sequence[Stage], x: Array, lengths: Array | None, out: Array
     """Run all stages over x (B, T, I), or ids (B, T): what the last recurrent layer gives, in `out` or a new array."""
     for i, stage in enumerate(stages, 1):
         x = over_steps(stage.dense, x, lengths, stage.place)
-        shape, blank = (*x.shape[:2], stage.output_size), False
-        if out is not None and i == len(stages):
-            y = out
-        elif lengths is None:
-            y = np.empty(shape, stage.dtype)
-        else:
-            y, blank = np.zeros(shape, stage.dtype), True
+        y = out if i == len(stages) else None
+        blank = y is None and lengths is not None
+        if y is None:
+            y = (np.zeros if blank else np.empty)((*x.shape[:2], stage.output_size), stage.dtype)
         stage.run(x.swapaxes(0, 1), lengths, y.swapaxes(0, 1), blank)
         x = y
     return x

@@ -176,7 +176,7 @@ def test_padding(variant, directions, name):
     expected = results(plan, prepare(plan), x, state, lengths)
     assert not expected[0][beyond].any()
     run = prepare(plan)
-    results(plan, run, np.full_like(x, np.nan), state)  # leaves NaN in its workspace
+    results(plan, run, np.full_like(x, np.nan), state, np.full_like(lengths, case.steps))  # leaves NaN in its workspace
     assert equal(results(plan, run, x, state, lengths), expected)
     y, out = np.full_like(expected[0], 7), tuple(map(np.empty_like, state))
     run(x, state, lengths, y, out, 1, True)

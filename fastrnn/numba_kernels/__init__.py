@@ -55,8 +55,8 @@ _PLAIN = np.zeros(7, np.int64)
 _DENSE_TILE_ROWS = 48
 _NEAREST_BYTES = 40 * 1024  # of weights that the nearest cache holds
 _FAR_BYTES = range((2 << 20) + 1, (12 << 20) + 1)  # of those of one row that come from the last one
-_SUMS_AT_ONCE = 32  # of one row, of blocks whose gate math is done together
 _FAR_BYTES_OF_ROWS = 20 << 20  # of those of several rows, which come from memory from here on
+_SUMS_AT_ONCE = 32  # of one row, of blocks whose gate math is done together
 _DENSE_TILE_BYTES = 1 << 18  # that a dense layer sums before its function reads them, down to _DENSE_TILE_LEAST rows
 _DENSE_TILE_LEAST = 6
 

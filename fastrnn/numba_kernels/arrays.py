@@ -1,7 +1,7 @@
 """NumPy arrays as entry points take them: an address, and axes and strides as they stand in the object.
 
 A caller holds its arrays until the call returns. Numba's own would allocate for each, and count references to it in
-atomic steps: ten times as long, for calls that take no longer than that.
+atomic steps: 32 ns an array instead of 5 on Zen 5, where a step of a small layer takes 100.
 """
 
 from typing import Any

@@ -102,9 +102,7 @@ def _sum_ahead(packed, job, ahead, depth, q, count, groups, backwards, x_sums, a
     for i in range(count):
         done = (count - 1 - i if backwards else i) * packed.groups
         here, at, w_h = min(packed.groups, groups - done), done * gates, move(packed.w_h, (q + done) * gates * depth)
-        apart = pointer(packed.b, packed.b_h)
-        if packed.b_h:
-            apart = move(apart, (q + done) * n)
+        apart = move(pointer(packed.b, packed.b_h), (q + done) * n) if packed.b_h else pointer(packed.b, 0)
         ahead_tile(packed, job, ahead, here, depth, move(x_sums, at), apart, move(job.sums, at), a_row, w_h)
 
 

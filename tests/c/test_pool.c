@@ -211,10 +211,13 @@ static void come_late(void *context, int member, int members) {
 
 static void test_crowded(void) {
     if (fastrnn_processors() < 2) return; /* then nobody spins, and nobody is thought to be late */
-    for (int i = 0; i < 20 && !fastrnn_pool_crowded(); i++) { /* twice, unless who waits was sent away too */
-        fastrnn_barrier barrier;
-        fastrnn_barrier_init(&barrier);
-        check(fastrnn_pool_run(2, come_late, &barrier) == 2, "members", 0);
+    for (int attempt = 0; attempt < 5 && !fastrnn_pool_crowded(); attempt++) { /* on a busy machine who waits may be sent away too */
+        rest(0.1); /* one that was late before is forgotten: twice is always enough */
+        for (int i = 0; i < 2; i++) {
+            fastrnn_barrier barrier;
+            fastrnn_barrier_init(&barrier);
+            check(fastrnn_pool_run(2, come_late, &barrier) == 2, "members", 0);
+        }
     }
     check(fastrnn_pool_crowded(), "a member that is late again goes unnoticed", 0);
     rest(0.1);
