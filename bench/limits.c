@@ -17,14 +17,14 @@
 #define FASTRNN_RUN PTRDIFF_MAX /* one run: what joins runs is the kernels' own time */
 #include "tile.h"
 
-enum { VECTORS = 4, ROW_DEPTH = 512 };   /* vectors: of the largest tile, and of a block of one row of an LSTM */
+enum { VECTORS = 4, WIDE = 8, ROW_DEPTH = 512 };   /* vectors: of the largest tile and of a block of one row of an LSTM; of two such blocks */
 /* Registers of a group, and groups, in n registers. */
 #define REGISTERS(n) (GROUP / LANES < (n) ? GROUP / LANES : (n))
 #define GROUPS(n) ((n) / REGISTERS(n))
 
 static const T zeros[FASTRNN_GROUP_BYTES * TILE_VECS / sizeof(T)] = {0};
 
-int block_bytes(int wide) { return (wide ? TILE_VECS : VECTORS) * LANES * (int)sizeof(T); }   /* of one step of depth */
+int block_bytes(int wide) { return (wide ? WIDE : VECTORS) * LANES * (int)sizeof(T); }   /* of one step of depth */
 
 INLINE void pass(const int V, const int far, const T *w, ptrdiff_t blocks, ptrdiff_t depth, const T *a, T *out, int down)
 {
@@ -42,7 +42,7 @@ INLINE void pass(const int V, const int far, const T *w, ptrdiff_t blocks, ptrdi
 double stream(int wide, int far, const T *w, ptrdiff_t blocks, ptrdiff_t depth, const T *a, T *out, ptrdiff_t passes)
 {
     for (ptrdiff_t i = 0; i < passes; i++) {
-        if (wide) pass(TILE_VECS, far, w, blocks, depth, a, out, i % 2);
+        if (wide) pass(WIDE, far, w, blocks, depth, a, out, i % 2);
         else pass(VECTORS, far, w, blocks, depth, a, out, i % 2);
     }
     return (double)passes * (double)blocks * (double)depth * block_bytes(wide);

@@ -11,7 +11,7 @@
 #define SIX_VECS_ROWS (MAX_ROWS * 2 / 3)                  /* rows of a tile over all six vectors of the GRU's blocks */
 #define FAR_LEAST (2 << 20)                               /* bytes of weights that one row reads in a step, which come from the last cache from here */
 #define FAR_MOST (12 << 20)                               /* to here */
-#define MOST_VECS 8                                       /* vectors of a tile: two blocks of the LSTM */
+#define MOST_VECS 12                                      /* vectors of a tile: three blocks of the LSTM */
 
 #if FASTRNN_BITS == 32
 #define Q_SIGMA FASTRNN_Q_SIGMA_F32
@@ -72,6 +72,7 @@ static const fastrnn_kernels FN(kernels) = {
 #undef FN_
 #undef INLINE
 #undef UNROLL
+#undef EACH
 #undef GROUP
 #undef TILE_VECS
 #undef SIX_VECS_ROWS

@@ -14,9 +14,9 @@ INLINE T FN(halves)(T *lanes, int largest)
 /* e^-d for d >= 0, 0 where that is below e^-SIGMA_LIMIT */
 INLINE vec FN(exp_minus)(vec d)
 {
-    static const T q[] = Q_SIGMA;
+    const vec x = v_min(v_set1(SIGMA_LIMIT), d);
     vec p, s;
-    FN(exp_parts)(v_min(v_set1(SIGMA_LIMIT), d), MINUS_LOG2E, LN2, q, &p, &s);
+    FN(exp_parts)(1, 0, &x, &p, &s);
     return v_select(v_lt(v_set1(SIGMA_LIMIT), d), v_set1((T)0), v_fma(s, p, s));
 }
 

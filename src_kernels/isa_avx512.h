@@ -22,7 +22,7 @@
 #define LANES ((int)(64 / sizeof(T)))
 #define ALL_REGISTERS 32
 #define MAX_ROWS 6            /* 6 rows x 4 vectors of sums, 4 of weights, 1 broadcast: 29 of 32 registers */
-#define ONE_ROW_VECS 8        /* one row: the GRU takes two groups, 6 chains of fma, the LSTM of few units two blocks, 8 */
+#define ONE_ROW_VECS 12       /* one row: the GRU takes two groups, 6 chains of fma, the LSTM of few units up to three blocks, 12 */
 #define AHEAD 1                /* beside the 4 or 6 sums of one row there is room for 12 rows x 2 vectors of inputs */
 
 #define v_load(p) I_(loadu)(p)

@@ -13,19 +13,22 @@ INLINE void FN(finish)(const int phase, const int M, const ptrdiff_t NU, const i
                 if (linear) FN(gates_math)(phase, 1, gates + m * gates_row + u * G * NS + s, NS);
                 else FN(gates_math)(phase, 0, gates + m * gates_row + u * G * NS + s, NS);
             }
-    for (int m = 0; m < M; m++)
-        for (int u = 0; u < NU; u++)
-            for (int s = 0; s < NS; s++) {
-                const ptrdiff_t unit = (group + u) * GROUP + lane + s * LANES, left = p->units - unit;
-                if (left <= 0) break;
-                const int count = left < LANES ? (int)left : LANES;
-                const T *prev = io->prev ? (const T *)io->prev[row + m] + unit : NULL;
-                T *out = (T *)io->out[row + m] + unit;
-                T *cell = io->cell ? (T *)io->cell + (row + m) * io->cell_stride + unit : NULL;
-                const T *n_x = x_sums + m * x_stride + (u * G + G - 1) * GROUP + s * LANES;
-                if (linear) FN(state_math)(phase, 1, p, gates + m * gates_row + u * G * NS + s, NS, n_x, prev, out, cell, count);
-                else FN(state_math)(phase, 0, p, gates + m * gates_row + u * G * NS + s, NS, n_x, prev, out, cell, count);
-            }
+    const int down = M > 1;                                /* by threes: rows, or the groups of a single one */
+    const ptrdiff_t all = down ? M : NU, next = down ? gates_row : G * NS, n_x_next = down ? x_stride : G * GROUP;
+    for (ptrdiff_t u = 0; u < (down ? NU : 1); u++)
+        for (int s = 0; s < NS; s++) {
+            const vec *at = gates + u * G * NS + s;
+            const T *n_x = x_sums + (u * G + G - 1) * GROUP + s * LANES;
+            const ptrdiff_t unit = (group + u) * GROUP + lane + s * LANES;
+            ptrdiff_t i = 0;
+#define STATES(LINEAR, N) FN(state_math)(phase, LINEAR, N, down, p, io, row + (down ? i : 0), unit + (down ? 0 : i * GROUP), at + i * next, NS, next, \
+                                         n_x + i * n_x_next, n_x_next)
+            if (linear) for (; i < all; i++) STATES(1, 1);
+            for (; i + 3 <= all; i += 3) STATES(0, 3);
+            if (M == 2 && !linear) STATES(0, 2), i = 2;
+            for (; i < all; i++) STATES(0, 1);
+        }
+#undef STATES
 }
 
 /* What the sums of a tile start from, from anywhere to where rows have one stride.  Not inlined: the tiles of other calls are 1 % faster so. */
@@ -156,16 +159,18 @@ INLINE ptrdiff_t FN(step_ahead)(const int phase, const int U, const fastrnn_phas
     return end;
 }
 
-/* One row of an LSTM of few units, two blocks at a time: one block's four chains of fma are half of what it takes to keep the multipliers at work
+/* One row of an LSTM of few units, two or three blocks at a time: one block's four chains of fma are half of what it takes to keep the multipliers at work
  * where the nearest cache has the weights.  Returns the first block that is left. */
-INLINE ptrdiff_t FN(step_pairs)(const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t block, ptrdiff_t block1, ptrdiff_t row)
+INLINE ptrdiff_t FN(step_near)(const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t block, ptrdiff_t block1, ptrdiff_t row)
 {
     enum { G = 4, NEAREST = 40 * 1024 };
     const ptrdiff_t units = (p->units + GROUP - 1) / GROUP * GROUP, depth = p->depth + (io->x ? p->inputs : 0);
     if (units * G * depth * (ptrdiff_t)sizeof(T) > NEAREST) return block;
-    for (; block + 2 <= block1; block += 2)
-        FN(step_tile)(FASTRNN_LSTM, 1, 2, 1, 0, p, io, row, block, 0, p->inputs ? (const T *)p->w_x + block * G * GROUP * p->inputs : NULL,
-                      (const T *)p->w_h + block * G * GROUP * p->depth, G * GROUP, G * GROUP * p->inputs, G * GROUP * p->depth);
+#define BLOCKS(NU) FN(step_tile)(FASTRNN_LSTM, 1, NU, 1, 0, p, io, row, block, 0, p->inputs ? (const T *)p->w_x + block * G * GROUP * p->inputs : NULL, \
+                                 (const T *)p->w_h + block * G * GROUP * p->depth, G * GROUP, G * GROUP * p->inputs, G * GROUP * p->depth)
+    for (; block1 - block == 2 || block1 - block > 3; block += 2) BLOCKS(2);
+    if (block1 - block == 3) { BLOCKS(3); block += 3; }
+#undef BLOCKS
     return block;
 }
 
@@ -180,7 +185,7 @@ INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const
     const ptrdiff_t most = phase == FASTRNN_GRU && SIX_VECS_ROWS >= 4 && all > FAR_LEAST ? SIX_VECS_ROWS : MAX_ROWS;
     CHECK(FN(check_step)(phase, p, io, block0, block1, row0, row1));
     if (AHEAD && io->ahead) block0 = FN(step_ahead)(phase, U, p, io, block0, block1, row0);
-    else if (phase == FASTRNN_LSTM && GROUP == LANES && row1 - row0 == 1) block0 = FN(step_pairs)(p, io, block0, block1, row0);
+    else if (phase == FASTRNN_LSTM && GROUP == LANES && row1 - row0 == 1) block0 = FN(step_near)(p, io, block0, block1, row0);
     for (ptrdiff_t i = block0; i < block1; i++) {
         const ptrdiff_t block = io->descending ? block0 + block1 - 1 - i : i;
         const ptrdiff_t first = block * U, here = groups - first < U ? groups - first : U;
