@@ -6,6 +6,7 @@ from cases import DTYPES, Case, make_inputs, make_lengths, make_plan, results, s
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import fastrnn
 from fastrnn import backends
 from fastrnn.cells import RUN, VARIANTS
 from fastrnn.weights import Plan
@@ -118,6 +119,22 @@ def test_inputs_projected_on_the_way(variant, dtype, steps):
     for name in set(backends.available_backends()) & {"cython", "numba"}:
         y, last = results(plan, backends.load(name).layer(plan), x[:, 1:], tuple(s[:, 1:].copy() for s in state))
         assert equal((y, last), (both[0][:, 1:], tuple(s[:, 1:] for s in both[1]))), name
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+@pytest.mark.parametrize("groups", range(1, 9))
+def test_blocks_side_by_side(groups, dtype):
+    """One row of an LSTM whose weights are near takes blocks by twos and threes; two rows do not."""
+    hidden = groups * 64 // np.dtype(dtype).itemsize - 3
+    layer = fastrnn.LSTM(2, hidden, proj_size=2, dtype=dtype).init(groups)
+    x = np.random.default_rng(groups).standard_normal((4, 2, 2)).astype(dtype)
+    for steps in (1, 4):
+        y, (h, c) = layer(x[:steps])
+        for name in set(backends.available_backends()) & {"cython", "numba"}:
+            with fastrnn.use_backend(name):
+                alone, (h_alone, c_alone) = layer(x[:steps, 1:])
+            expected = y[:, 1:], (h[:, 1:], c[:, 1:])
+            assert equal((alone, (h_alone, c_alone)), expected), name
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
