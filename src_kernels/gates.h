@@ -1,4 +1,4 @@
-/* The pointwise math of one register of units of one row, after its sums: arithmetic contract, version 2. */
+/* The pointwise math of registers of units, after their sums: arithmetic contract, version 2. */
 
 INLINE vec FN(flush)(vec v) { return v_select(v_lt(v_abs(v), v_set1(STATE_TINY)), v_set1((T)0), v); }
 INLINE void FN(candidates)(const int linear, const int N, vec *x) { if (!linear) FN(squash)(N, ~0u, x); }
