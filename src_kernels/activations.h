@@ -11,7 +11,7 @@
 #define EITHER(of_tanh, of_sigma) v_set1((T)(tanhs >> v & 1 ? (of_tanh) : (of_sigma)))
 #define IS_TANH(v) (tanhs >> (v) & 1)
 
-INLINE void FN(exp_parts)(const int N, const unsigned tanhs, const vec *x, vec *p, vec *s)
+INLINE void FN(exp_parts)(const int N, const unsigned tanhs, vec *x, vec *p, vec *s)
 {
     static const T q_tanh[] = Q_TANH, q_sigma[] = Q_SIGMA;
     vec n[MOST_VECS], f[MOST_VECS];

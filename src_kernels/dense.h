@@ -14,7 +14,7 @@ INLINE T FN(halves)(T *lanes, int largest)
 /* e^-d for d >= 0, 0 where that is below e^-SIGMA_LIMIT */
 INLINE vec FN(exp_minus)(vec d)
 {
-    const vec x = v_min(v_set1(SIGMA_LIMIT), d);
+    vec x = v_min(v_set1(SIGMA_LIMIT), d);
     vec p, s;
     FN(exp_parts)(1, 0, &x, &p, &s);
     return v_select(v_lt(v_set1(SIGMA_LIMIT), d), v_set1((T)0), v_fma(s, p, s));
