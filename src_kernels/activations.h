@@ -8,8 +8,8 @@
  * first fills the processor's schedulers before they see the next one (README.md).
  */
 #define EACH UNROLL for (int v = 0; v < N; v++)
-#define EITHER(of_tanh, of_sigma) v_set1((T)(tanhs >> v & 1 ? (of_tanh) : (of_sigma)))
 #define IS_TANH(v) (tanhs >> (v) & 1)
+#define EITHER(of_tanh, of_sigma) v_set1((T)(IS_TANH(v) ? (of_tanh) : (of_sigma)))
 
 INLINE void FN(exp_parts)(const int N, const unsigned tanhs, vec *x, vec *p, vec *s)
 {

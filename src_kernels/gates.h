@@ -14,11 +14,11 @@ INLINE int FN(units_from)(const fastrnn_phase *p, ptrdiff_t unit)
 }
 
 /* The sums of the gates of one register of units, `step` registers apart, become the gates; the GRU's n waits for r. */
-INLINE void FN(gates_math)(const int phase, const int linear, vec *gates, int step)
+INLINE void FN(gates_math)(const int phase, vec *gates, int step)
 {
     const int N = phase == FASTRNN_LSTM ? 4 : phase == FASTRNN_GRU || phase == FASTRNN_GRU_RESET ? 2 : 0;
     vec x[MOST_VECS];
-    if (linear || !N) return;
+    if (!N) return;
     EACH x[v] = gates[v * step];
     FN(squash)(N, phase == FASTRNN_LSTM ? 1 << 2 : 0, x);
     EACH gates[v * step] = x[v];

@@ -7,12 +7,9 @@ INLINE void FN(finish)(const int phase, const int M, const ptrdiff_t NU, const i
                        ptrdiff_t group, int lane, vec *gates, const int gates_row, const T *x_sums, ptrdiff_t x_stride)
 {
     const int G = FN(gates)(phase), linear = phase != FASTRNN_RNN && p->activation == FASTRNN_LINEAR;
-    for (int m = 0; m < M; m++)
+    for (int m = 0; m < M && !linear; m++)
         for (int u = 0; u < NU; u++)
-            for (int s = 0; s < NS; s++) {
-                if (linear) FN(gates_math)(phase, 1, gates + m * gates_row + u * G * NS + s, NS);
-                else FN(gates_math)(phase, 0, gates + m * gates_row + u * G * NS + s, NS);
-            }
+            for (int s = 0; s < NS; s++) FN(gates_math)(phase, gates + m * gates_row + u * G * NS + s, NS);
     const int down = M > 1;                                /* by threes: rows, or the groups of a single one */
     const ptrdiff_t all = down ? M : NU, next = down ? gates_row : G * NS, n_x_next = down ? x_stride : G * GROUP;
     for (ptrdiff_t u = 0; u < (down ? NU : 1); u++)
@@ -25,7 +22,7 @@ INLINE void FN(finish)(const int phase, const int M, const ptrdiff_t NU, const i
                                          n_x + i * n_x_next, n_x_next)
             if (linear) for (; i < all; i++) STATES(1, 1);
             for (; i + 3 <= all; i += 3) STATES(0, 3);
-            if (M == 2 && !linear) STATES(0, 2), i = 2;
+            if (M == 2 && !linear) STATES(0, 2), i = 2;    /* but not the last two of five rows: the GRU is slower so */
             for (; i < all; i++) STATES(0, 1);
         }
 #undef STATES
