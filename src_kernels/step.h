@@ -1,10 +1,27 @@
 /* One time step over a range of unit blocks and rows, and the projection of inputs: walks of the tile over a packed matrix. */
 
+/* Full tiles, and the last two alike: eight rows are 4 + 4, not 6 + 2, for a tile of two rows loads twice as much for every fma. */
+INLINE int FN(tile_height)(ptrdiff_t most, ptrdiff_t rows)
+{
+    if (rows <= most) return (int)rows;
+    return rows < 2 * most ? (int)(rows + 1) / 2 : most;
+}
+
+/* Runs CALL(M) with the constant M that equals `height`. */
+#if MAX_ROWS == 2
+#define WITH_HEIGHT(height, CALL) switch (height) { case 1: CALL(1); break; case 2: CALL(2); break; }
+#elif MAX_ROWS == 3
+#define WITH_HEIGHT(height, CALL) switch (height) { case 1: CALL(1); break; case 2: CALL(2); break; case 3: CALL(3); break; }
+#else
+#define WITH_HEIGHT(height, CALL) switch (height) { case 1: CALL(1); break; case 2: CALL(2); break; case 3: CALL(3); break; \
+                                                    case 4: CALL(4); break; case 5: CALL(5); break; case 6: CALL(6); break; }
+#endif
+
 /* The gates and states of NU groups from `group` on, for M rows, from their sums `gates`: rows of [NU][G][NS], `gates_row` registers apart.  Loops, not M
  * copies of the gate math: the code of six rows would not fit the instruction cache.  Two loops, since a row's gates and its state in one are a
  * chain too long for the processor to see the next row past it. */
-INLINE void FN(finish)(const int phase, const int M, const ptrdiff_t NU, const int NS, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
-                       ptrdiff_t group, int lane, vec *gates, const int gates_row, const T *x_sums, ptrdiff_t x_stride)
+INLINE void FN(finish_phase)(const int phase, const int M, const ptrdiff_t NU, const int NS, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
+                             ptrdiff_t group, int lane, vec *gates, const int gates_row, const T *x_sums, ptrdiff_t x_stride)
 {
     const int G = FN(gates)(phase), linear = phase != FASTRNN_RNN && p->activation == FASTRNN_LINEAR;
     for (int m = 0; m < M && !linear; m++)
@@ -28,6 +45,36 @@ INLINE void FN(finish)(const int phase, const int M, const ptrdiff_t NU, const i
 #undef STATES
 }
 
+/* Phases of one gate sum alike, so their tiles are compiled for all of them at once, where `phase` is no constant. */
+INLINE void FN(finish_of_one_gate)(const int phase, const int M, const ptrdiff_t NU, const int NS, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
+                                   ptrdiff_t group, int lane, vec *gates, const int gates_row)
+{
+#define FINISH(PHASE) FN(finish_phase)(PHASE, M, NU, NS, p, io, row, group, lane, gates, gates_row, NULL, 0)
+    switch (phase) {
+    case FASTRNN_RNN: FINISH(FASTRNN_RNN); break;
+    case FASTRNN_GRU_NEW: FINISH(FASTRNN_GRU_NEW); break;
+    case FASTRNN_PROJECT: FINISH(FASTRNN_PROJECT); break;
+    }
+#undef FINISH
+}
+
+/* Not inlined: blocks of four groups have tiles of four shapes for every height. */
+static __attribute__((noinline)) void FN(finish_rows)(int phase, int height, int NU, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
+                                                      ptrdiff_t group, int lane, vec *gates)
+{
+#define CALL(M) FN(finish_of_one_gate)(phase, M, NU, 1, p, io, row, group, lane, gates, TILE_VECS)
+    WITH_HEIGHT(height, CALL)
+#undef CALL
+}
+
+INLINE void FN(finish)(const int phase, const int G, const int M, const ptrdiff_t NU, const int NS, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
+                       ptrdiff_t group, int lane, vec *gates, const int gates_row, const T *x_sums, ptrdiff_t x_stride)
+{
+    if (G > 1) FN(finish_phase)(phase, M, NU, NS, p, io, row, group, lane, gates, gates_row, x_sums, x_stride);
+    else if (M > 1) FN(finish_rows)(phase, M, (int)NU, p, io, row, group, lane, gates);
+    else FN(finish_of_one_gate)(phase, 1, NU, NS, p, io, row, group, lane, gates, gates_row);
+}
+
 /* What the sums of a tile start from, from anywhere to where rows have one stride.  Not inlined: the tiles of other calls are 1 % faster so. */
 static __attribute__((noinline)) void FN(gather)(const fastrnn_step *io, ptrdiff_t row, int rows, ptrdiff_t place, int vectors, int width, T *out,
                                                  ptrdiff_t out_stride)
@@ -45,11 +92,11 @@ INLINE void FN(fetch_starts)(const void *const *soon, int rows, ptrdiff_t place,
 }
 
 /* Sums of one tile from `start` over x and h, then its gates.  Groups of w_x and w_h are `x_group` and `h_group` elements apart. */
-INLINE void FN(step_tile)(const int phase, const int M, const int NU, const int NS, const int far, const fastrnn_phase *p, const fastrnn_step *io,
+INLINE void FN(step_tile)(const int phase, const int G, const int M, const int NU, const int NS, const int far, const fastrnn_phase *p, const fastrnn_step *io,
                           ptrdiff_t row, ptrdiff_t group, int lane, const T *w_x, const T *w_h, ptrdiff_t w_stride, ptrdiff_t x_group, ptrdiff_t h_group)
 {
     enum { ROW = MOST_VECS * GROUP };
-    const int G = FN(gates)(phase), split = phase == FASTRNN_GRU;
+    const int split = G == 3;                              /* the GRU's n_x and n_h stay apart */
     _Alignas(FASTRNN_GROUP_BYTES) T sums[MAX_ROWS * MOST_VECS * GROUP], over_x[MAX_ROWS * MOST_VECS * GROUP];
     const ptrdiff_t place = group * G * GROUP + lane;
     const T *x_sums = (const T *)io->start + row * io->start_stride + place;
@@ -72,7 +119,7 @@ INLINE void FN(step_tile)(const int phase, const int M, const int NU, const int 
     vec stored[MAX_ROWS][TILE_VECS];
     UNROLL for (int m = 0; m < M; m++)
         UNROLL for (int v = 0; v < NU * G * NS; v++) stored[m][v] = acc[m][v];
-    FN(finish)(phase, M, NU, NS, p, io, row, group, lane, stored[0], TILE_VECS, x_sums, x_stride);
+    FN(finish)(phase, G, M, NU, NS, p, io, row, group, lane, stored[0], TILE_VECS, x_sums, x_stride);
 }
 
 /* out = b + W_ih x for V packed vectors of one block: gates do not matter here. */
@@ -86,23 +133,6 @@ INLINE void FN(inputs_tile)(const int M, const int V, const int NS, const fastrn
             UNROLL for (int s = 0; s < NS; s++) v_store(out + m * out_stride + v * GROUP + s * LANES, acc[m][v * NS + s]);
 }
 
-/* Full tiles, and the last two alike: eight rows are 4 + 4, not 6 + 2, for a tile of two rows loads twice as much for every fma. */
-INLINE int FN(tile_height)(ptrdiff_t most, ptrdiff_t rows)
-{
-    if (rows <= most) return (int)rows;
-    return rows < 2 * most ? (int)(rows + 1) / 2 : most;
-}
-
-/* Runs CALL(M) with the constant M that equals `height`. */
-#if MAX_ROWS == 2
-#define WITH_HEIGHT(height, CALL) switch (height) { case 1: CALL(1); break; case 2: CALL(2); break; }
-#elif MAX_ROWS == 3
-#define WITH_HEIGHT(height, CALL) switch (height) { case 1: CALL(1); break; case 2: CALL(2); break; case 3: CALL(3); break; }
-#else
-#define WITH_HEIGHT(height, CALL) switch (height) { case 1: CALL(1); break; case 2: CALL(2); break; case 3: CALL(3); break; \
-                                                    case 4: CALL(4); break; case 5: CALL(5); break; case 6: CALL(6); break; }
-#endif
-
 /* Registers of a group that one tile takes: one row has too few chains to hide the latency of fma unless it takes several. */
 INLINE int FN(tile_registers)(const int M, const int vecs)
 {
@@ -111,15 +141,15 @@ INLINE int FN(tile_registers)(const int M, const int vecs)
 }
 
 /* Tiles of NU groups from group `u` of a block that has `here` groups; returns the first group that is left. */
-INLINE ptrdiff_t FN(step_groups)(const int phase, const int M, const int NU, const int far, const fastrnn_phase *p, const fastrnn_step *io,
+INLINE ptrdiff_t FN(step_groups)(const int phase, const int G, const int M, const int NU, const int far, const fastrnn_phase *p, const fastrnn_step *io,
                                  ptrdiff_t row, ptrdiff_t first, ptrdiff_t here, ptrdiff_t u, const T *w_x, const T *w_h)
 {
-    const int G = FN(gates)(phase), NS = FN(tile_registers)(M, NU * G);
+    const int NS = FN(tile_registers)(M, NU * G);
     for (; u + NU <= here; u += NU)
         for (int lane = 0; lane < GROUP && (first + u) * GROUP + lane < p->units; lane += NS * LANES) {
             const ptrdiff_t offset = u * G * GROUP + lane;
             const T *w_x_here = w_x ? w_x + offset : NULL;
-#define TILE(FAR) FN(step_tile)(phase, M, NU, NS, FAR, p, io, row, first + u, lane, w_x_here, w_h + offset, here * G * GROUP, G * GROUP, G * GROUP)
+#define TILE(FAR) FN(step_tile)(phase, G, M, NU, NS, FAR, p, io, row, first + u, lane, w_x_here, w_h + offset, here * G * GROUP, G * GROUP, G * GROUP)
             if (M == 1 && far) TILE(1); /* compiled twice: with a choice inside, small LSTMs are 5 % slower */
             else TILE(M > 1 && far);
 #undef TILE
@@ -127,21 +157,20 @@ INLINE ptrdiff_t FN(step_groups)(const int phase, const int M, const int NU, con
     return u;
 }
 
-INLINE void FN(step_rows)(const int phase, const int M, const int U, const int far, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
+INLINE void FN(step_rows)(const int phase, const int G, const int M, const int U, const int far, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
                           ptrdiff_t first, ptrdiff_t here, const T *w_x, const T *w_h)
 {
     ptrdiff_t u = 0;
-    if (U == 4) u = FN(step_groups)(phase, M, 4, far, p, io, row, first, here, u, w_x, w_h);
-    if (U == 4) u = FN(step_groups)(phase, M, 3, 0, p, io, row, first, here, u, w_x, w_h);
-    if (U >= 2 && (phase != FASTRNN_GRU || M <= SIX_VECS_ROWS)) u = FN(step_groups)(phase, M, 2, U == 2 && far, p, io, row, first, here, u, w_x, w_h);
-    FN(step_groups)(phase, M, 1, U == 1 && far, p, io, row, first, here, u, w_x, w_h);
+    if (U == 4) u = FN(step_groups)(phase, G, M, 4, far, p, io, row, first, here, u, w_x, w_h);
+    if (U == 4) u = FN(step_groups)(phase, G, M, 3, 0, p, io, row, first, here, u, w_x, w_h);
+    if (U >= 2 && (G != 3 || M <= SIX_VECS_ROWS)) u = FN(step_groups)(phase, G, M, 2, U == 2 && far, p, io, row, first, here, u, w_x, w_h);
+    FN(step_groups)(phase, G, M, 1, U == 1 && far, p, io, row, first, here, u, w_x, w_h);
 }
 
 /* One row, and inputs on its way: the whole blocks of block0..block1-1.  Returns the first that is not: it takes no inputs. */
-INLINE ptrdiff_t FN(step_ahead)(const int phase, const int U, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row)
+INLINE ptrdiff_t FN(step_ahead)(const int phase, const int G, const int U, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row)
 {
     enum { AT_ONCE = 8 };                                  /* blocks whose gates follow together */
-    const int G = FN(gates)(phase);
     const ptrdiff_t whole = (p->units + GROUP - 1) / GROUP / U, end = whole < block0 ? block0 : whole < block1 ? whole : block1;
     vec gates[AT_ONCE * MOST_VECS];
     if (io->ahead->part == 0) FN(begin_ahead)(io->ahead, block0, block1);
@@ -149,8 +178,8 @@ INLINE ptrdiff_t FN(step_ahead)(const int phase, const int U, const fastrnn_phas
         count = end - block0 - done < AT_ONCE ? end - block0 - done : AT_ONCE;
         const ptrdiff_t lowest = io->descending ? end - done - count : block0 + done;
         const T *x_sums = (const T *)io->start + row * io->start_stride + lowest * U * G * GROUP;
-        FN(accumulate_ahead)(G, U, phase == FASTRNN_GRU, p, io, row, io->descending ? lowest + count - 1 : lowest, io->descending ? -1 : 1, count, gates);
-        FN(finish)(phase, 1, count * U, 1, p, io, row, lowest * U, 0, gates, 0, x_sums, 0);
+        FN(accumulate_ahead)(G, U, G == 3, p, io, row, io->descending ? lowest + count - 1 : lowest, io->descending ? -1 : 1, count, gates);
+        FN(finish)(phase, G, 1, count * U, 1, p, io, row, lowest * U, 0, gates, 0, x_sums, 0);
     }
     if (io->ahead->part + 1 == io->ahead->parts) FN(finish_ahead)(G, U, p, io->ahead);
     return end;
@@ -163,7 +192,7 @@ INLINE ptrdiff_t FN(step_near)(const fastrnn_phase *p, const fastrnn_step *io, p
     enum { G = 4, NEAREST = 40 * 1024 };
     const ptrdiff_t units = (p->units + GROUP - 1) / GROUP * GROUP, depth = p->depth + (io->x ? p->inputs : 0);
     if (units * G * depth * (ptrdiff_t)sizeof(T) > NEAREST) return block;
-#define BLOCKS(NU) FN(step_tile)(FASTRNN_LSTM, 1, NU, 1, 0, p, io, row, block, 0, p->inputs ? (const T *)p->w_x + block * G * GROUP * p->inputs : NULL, \
+#define BLOCKS(NU) FN(step_tile)(FASTRNN_LSTM, G, 1, NU, 1, 0, p, io, row, block, 0, p->inputs ? (const T *)p->w_x + block * G * GROUP * p->inputs : NULL, \
                                  (const T *)p->w_h + block * G * GROUP * p->depth, G * GROUP, G * GROUP * p->inputs, G * GROUP * p->depth)
     for (; block1 - block == 2 || block1 - block > 3; block += 2) BLOCKS(2);
     if (block1 - block == 3) { BLOCKS(3); block += 3; }
@@ -171,18 +200,18 @@ INLINE ptrdiff_t FN(step_near)(const fastrnn_phase *p, const fastrnn_step *io, p
     return block;
 }
 
-INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const fastrnn_step *io,
+/* G and U are the phase's, and constants where `phase` is none. */
+INLINE void FN(step)(const int phase, const int G, const int U, const fastrnn_phase *p, const fastrnn_step *io,
                      ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1)
 {
-    const int G = FN(gates)(phase);
     const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP, column = G * FASTRNN_GROUP_BYTES;
     const ptrdiff_t all = groups * column * (p->depth + p->inputs), read = (block1 - block0) * U * column * (p->depth + (io->x ? p->inputs : 0));
     const int far = row1 - row0 == 1 ? read > FAR_LEAST && read <= FAR_MOST : all > FASTRNN_FROM_MEMORY;
     /* Four rows over whole blocks of the GRU read weights from the outer caches as they lie there; six rows by halves read those of the L2 less often. */
-    const ptrdiff_t most = phase == FASTRNN_GRU && SIX_VECS_ROWS >= 4 && all > FAR_LEAST ? SIX_VECS_ROWS : MAX_ROWS;
+    const ptrdiff_t most = G == 3 && SIX_VECS_ROWS >= 4 && all > FAR_LEAST ? SIX_VECS_ROWS : MAX_ROWS;
     CHECK(FN(check_step)(phase, p, io, block0, block1, row0, row1));
-    if (AHEAD && io->ahead) block0 = FN(step_ahead)(phase, U, p, io, block0, block1, row0);
-    else if (phase == FASTRNN_LSTM && GROUP == LANES && row1 - row0 == 1) block0 = FN(step_near)(p, io, block0, block1, row0);
+    if (AHEAD && io->ahead) block0 = FN(step_ahead)(phase, G, U, p, io, block0, block1, row0);
+    else if (G == 4 && GROUP == LANES && row1 - row0 == 1) block0 = FN(step_near)(p, io, block0, block1, row0);
     for (ptrdiff_t i = block0; i < block1; i++) {
         const ptrdiff_t block = io->descending ? block0 + block1 - 1 - i : i;
         const ptrdiff_t first = block * U, here = groups - first < U ? groups - first : U;
@@ -191,7 +220,7 @@ INLINE void FN(step)(const int phase, const int U, const fastrnn_phase *p, const
         for (ptrdiff_t row = row0; row < row1;) {
             const int height = FN(tile_height)(most, row1 - row);
             if (io->soon) FN(fetch_starts)(io->soon + row, height, first * G * GROUP, here * G * GROUP);
-#define CALL(M) FN(step_rows)(phase, M, U, far, p, io, row, first, here, w_x, w_h)
+#define CALL(M) FN(step_rows)(phase, G, M, U, far, p, io, row, first, here, w_x, w_h)
             WITH_HEIGHT(height, CALL)
 #undef CALL
             row += height;
@@ -275,13 +304,18 @@ static void FN(inputs)(int phase, const fastrnn_phase *p, const void *const *x, 
 }
 #undef WITH_HEIGHT
 
-#define STEP(name, phase, U) \
+static void FN(step_of_one_gate)(int phase, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1)
+{
+    FN(step)(phase, 1, 4, p, io, block0, block1, row0, row1);
+}
+
+#define STEP(name, step, ...) \
     static void FN(name)(const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1) \
-    { FN(step)(phase, U, p, io, block0, block1, row0, row1); }
-STEP(rnn_step, FASTRNN_RNN, 4)
-STEP(lstm_step, FASTRNN_LSTM, 1)
-STEP(gru_step, FASTRNN_GRU, 2)
-STEP(gru_reset_step, FASTRNN_GRU_RESET, 2)
-STEP(gru_new_step, FASTRNN_GRU_NEW, 4)
-STEP(project_step, FASTRNN_PROJECT, 4)
+    { FN(step)(__VA_ARGS__, p, io, block0, block1, row0, row1); }
+STEP(rnn_step, step_of_one_gate, FASTRNN_RNN)
+STEP(lstm_step, step, FASTRNN_LSTM, 4, 1)
+STEP(gru_step, step, FASTRNN_GRU, 3, 2)
+STEP(gru_reset_step, step, FASTRNN_GRU_RESET, 2, 2)
+STEP(gru_new_step, step_of_one_gate, FASTRNN_GRU_NEW)
+STEP(project_step, step_of_one_gate, FASTRNN_PROJECT)
 #undef STEP
