@@ -136,9 +136,10 @@ def seconds(row: Row, limits: Limits) -> float | None:
     """The least time of a call: each layer at the larger of operations at the peak and bytes at the streaming rate.
 
     W_hh is read at every step, W_ih once, divided among the cores; the projection can go on while W_hh is read. At
-    T = 1 all the weights of a call compete for the caches. Nothing is charged for activations, calls and padding.
+    T = 1 all the weights of a call compete for the caches, and so do those of a token in family G. Nothing is charged
+    for activations, calls and padding. Rows with an encoder have no limit.
     """
-    if str(row.threads) not in limits["threads"]:
+    if str(row.threads) not in limits["threads"] or row.encoder:
         return None
     peak = 1e9 * limits["threads"][str(row.threads)]["peak"][row.dtype]
     size = int(row.dtype[-2:]) // 8
@@ -146,6 +147,9 @@ def seconds(row: Row, limits: Limits) -> float | None:
     def reading(weights: int, resident: int) -> float:
         return size * weights / row.threads / streaming(limits, row.threads, resident / row.threads)
 
+    if row.family == "G":
+        operations = 2 * row.token_weights / (row.threads * peak)
+        return row.steps * max(operations, reading(row.token_weights, size * row.token_weights))
     total = 0.0
     for inputs, hidden in row.layer_weights:
         every, once = (size * (row.weights if row.steps == 1 else weights) for weights in (hidden, inputs))

@@ -33,7 +33,7 @@ FAMILIES = {
     "C": "import, load and first call, us in all",
 }
 
-ASKED = {"limit": "SQBRD", "growth": "M", "speedup": "P"}  # families with such a figure; the others are of all but M, P
+ASKED = {"limit": "SQBRDG", "growth": "M", "speedup": "P"}  # families with such a figure; others are of all but M, P
 UNEXPLAINED = "not known"
 NOISE = 0.05  # at most so much of a run's A/A spread counts as an excuse
 MANY_ROWS = 32  # from this batch size on the arithmetic is the limit, below it the weights
@@ -287,10 +287,9 @@ def table(run: Run, count: int) -> list[str]:
         if not (ours["core"] or best.get(name, 1) < 1):
             continue
         seconds, least_seconds = ours["ratio"]["ours"], least(name, run)
-        rates = ["", "", ""]
+        rates = ["", "", f"{least_seconds / seconds:.0%}" if least_seconds else ""]
         if row.family not in "CG":  # those of G have more layers, or tables in their place
             rates[:2] = [f"{ours['flops'] / seconds / 1e9:.3g}", f"{limits.streamed(row) / seconds / 1e9:.3g}"]
-            rates[2] = f"{least_seconds / seconds:.0%}" if least_seconds else ""
         shown = {"layer": entries.get("cython") if ours["engine"] != "cython" else None}
         shown |= {engine: entries.get(engine) for engine in SHOWN}
         if row.family == "R":

@@ -246,6 +246,10 @@ def test_the_least_time_of_a_row():
     ragged = rows.parse("R-gru-I64-H64-L1-bi-B32-T64-f32-1t")
     assert 0 < ragged.valid < 32 * 64
     assert seconds(ragged, limits_of(100, 1e9)) == pytest.approx(ragged.flops / 100e9)
+    written = rows.parse("G-lstm-I64-H512-L2-uni-B1-T1000-f32-1t")
+    assert written.token_weights == 3 * 4 * 512 * 512 + 96 * 512  # W_hh twice, W_ih of the second layer, the head
+    assert seconds(written._replace(encoder=True), limits_of(1e9, 50)) is None
+    assert seconds(written, limits_of(1e9, 50)) == pytest.approx(1000 * 4 * written.token_weights / 50e9)
 
 
 def test_streaming_rates_lie_between_the_measured_ones():

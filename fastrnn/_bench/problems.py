@@ -58,6 +58,11 @@ class Row(NamedTuple):
         return self.directions * GATES[self.cell] * self.hidden_size * (self.input_size + self.hidden_size + deep)
 
     @property
+    def token_weights(self) -> int:
+        """Weights that a token of family G reads: W_ih of its first layer is in the table that its ids number."""
+        return self.weights - self.layer_weights[0][0] + VOCABULARY[self.cell] * self.hidden_size
+
+    @property
     def lengths(self) -> Array | None:
         """Valid steps of each row (B,) in family R: log-normal, the longest of T steps."""
         if self.family != "R":
