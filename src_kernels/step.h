@@ -200,7 +200,7 @@ INLINE ptrdiff_t FN(step_near)(const fastrnn_phase *p, const fastrnn_step *io, p
     return block;
 }
 
-/* G and U are the phase's, and constants where `phase` is none. */
+/* G and U are the phase's, and constants where `phase` is none; so G, not `phase`, tells the LSTM (4) and the GRU (3) from the others. */
 INLINE void FN(step)(const int phase, const int G, const int U, const fastrnn_phase *p, const fastrnn_step *io,
                      ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1)
 {
@@ -313,9 +313,9 @@ static void FN(step_of_one_gate)(int phase, const fastrnn_phase *p, const fastrn
     static void FN(name)(const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1) \
     { FN(step)(__VA_ARGS__, p, io, block0, block1, row0, row1); }
 STEP(rnn_step, step_of_one_gate, FASTRNN_RNN)
-STEP(lstm_step, step, FASTRNN_LSTM, 4, 1)
-STEP(gru_step, step, FASTRNN_GRU, 3, 2)
-STEP(gru_reset_step, step, FASTRNN_GRU_RESET, 2, 2)
+STEP(lstm_step, step, FASTRNN_LSTM, FN(gates)(FASTRNN_LSTM), 1)
+STEP(gru_step, step, FASTRNN_GRU, FN(gates)(FASTRNN_GRU), 2)
+STEP(gru_reset_step, step, FASTRNN_GRU_RESET, FN(gates)(FASTRNN_GRU_RESET), 2)
 STEP(gru_new_step, step_of_one_gate, FASTRNN_GRU_NEW)
 STEP(project_step, step_of_one_gate, FASTRNN_PROJECT)
 #undef STEP
