@@ -22,7 +22,7 @@ cdef Py_ssize_t carve(char *block, Py_ssize_t used, Py_ssize_t size, void **part
 
 cdef Py_ssize_t lay_out_member(const Network *net, Py_ssize_t rows, char *block, Workspace *work) noexcept nogil:
     """Point what belongs to one thread into `block`; returns the bytes it takes."""
-    cdef Py_ssize_t pointers = rows * sizeof(void *), used = 0, i
+    cdef Py_ssize_t pointers = rows * sizeof(void *), used = 0, inputs = 0, i, k
     used = carve(block, used, pointers, <void **>&work.x)
     used = carve(block, used, pointers, <void **>&work.h)
     used = carve(block, used, pointers, <void **>&work.out)
@@ -30,8 +30,12 @@ cdef Py_ssize_t lay_out_member(const Network *net, Py_ssize_t rows, char *block,
     used = carve(block, used, pointers, <void **>&work.numbered)
     used = carve(block, used, pointers, <void **>&work.soon)
     used = carve(block, used, FAR_TILE_ROWS * sizeof(void *), <void **>&work.tile_x)
+    for k in range(net.layers * net.ways):
+        if can_look_ahead(&net.directions[k], net.kernels, net.itemsize):
+            inputs = max(inputs, net.directions[k].phase[0].inputs)
     for i in range(net.phases):
         used = carve(block, used, FASTRNN_AHEAD_BYTES, <void **>&work.ahead[i])
+        used = carve(block, used, inputs * FASTRNN_AHEAD * net.itemsize, <void **>&work.packed[i])
     used = carve(block, used, rows * sizeof(int64_t), <void **>&work.order)
     used = carve(block, used, rows * sizeof(int64_t), <void **>&work.lengths)
     return used

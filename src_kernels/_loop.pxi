@@ -36,7 +36,8 @@ cdef struct Workspace:        # carved out of the call's one block of memory; ev
     void **numbered           # [rows]   what its id numbers
     void **soon               # [rows]   what the next id numbers
     void **tile_x             # [tile rows] rows of a tile of inputs
-    char *ahead[MAX_PHASES]   # sums of inputs that are projected on the way
+    char *ahead[MAX_PHASES]   # sums of inputs that are projected on the way,
+    char *packed[MAX_PHASES]  # and these inputs
     int64_t *order            # [rows] their indices in the batch
     int64_t *lengths          # [rows] their lengths within a chunk of time
     # of a team:
@@ -130,12 +131,12 @@ cdef void project_tile(const Direction *direction, const fastrnn_kernels *kernel
                            share(team, direction.blocks[i], team.part), share(team, direction.blocks[i], team.part + 1), 0, count)
 
 
-cdef bint looks_ahead(const Direction *direction, const fastrnn_kernels *kernels, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t itemsize) noexcept nogil:
-    """Whether steps project the inputs of later ones on the way: one row that waits for weights from the outer caches."""
+cdef bint can_look_ahead(const Direction *direction, const fastrnn_kernels *kernels, Py_ssize_t itemsize) noexcept nogil:
+    """Whether steps of one row project the inputs of later ones on the way: they wait for weights from the outer caches."""
     cdef const fastrnn_phase *phase = &direction.phase[0]
     cdef Py_ssize_t row = direction.sums[0] * itemsize
-    return (kernels.ahead and rows == 1 and steps >= 2 * FASTRNN_AHEAD and phase.inputs >= AHEAD_INPUTS and row * phase.depth > AHEAD_LEAST
-            and row * (phase.depth + phase.inputs) <= AHEAD_MOST and direction.embedding == NULL)
+    return (kernels.ahead and phase.inputs >= AHEAD_INPUTS and row * phase.depth > AHEAD_LEAST and row * (phase.depth + phase.inputs) <= AHEAD_MOST
+            and direction.embedding == NULL)
 
 
 cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kernels, const Batch *batch, Workspace *work, const Team *team,
@@ -178,7 +179,7 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
 
     meet(team)
     length = row_length(batch, 0) if batch.rows else 0     # of the longest
-    lookahead = looks_ahead(direction, kernels, batch.rows, length, itemsize)
+    lookahead = batch.rows == 1 and length >= 2 * FASTRNN_AHEAD and can_look_ahead(direction, kernels, itemsize)
     first = done = 0
     while step < length:
         rows = alive(batch, step, rows)
@@ -199,7 +200,7 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
         if coming:
             for i in range(direction.phases):
                 ahead[i].x, ahead[i].x_stride = <char *>work.x[0] + (tile_end - step) * x_step, x_step // itemsize
-                ahead[i].sums = work.ahead[i]
+                ahead[i].sums, ahead[i].packed = work.ahead[i], work.packed[i]
                 ahead[i].part, ahead[i].parts = 0, tile_end - step
         while step < tile_end:
             rows = alive(batch, step, rows)

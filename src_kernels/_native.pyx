@@ -54,6 +54,7 @@ cdef extern from "kernels.h" nogil:
         void *out
         Py_ssize_t out_stride
         void *sums
+        void *packed
         int part
         int parts
     ctypedef struct fastrnn_step:
@@ -109,7 +110,7 @@ cdef enum:
     TILE_ROWS = 48                # rows of a tile of projected inputs: enough for the GEMM, few enough for the L2
     FAR_TILE_ROWS = 256           # where weights come from memory: W_ih comes so much less often
     AHEAD_LEAST = 64 * 1024       # bytes of W_hh that the nearest cache serves about as fast as they are multiplied,
-    AHEAD_MOST = 16 * 1024 * 1024 # and of both matrices, from which on memory is what a step waits for
+    AHEAD_MOST = 12 * 1024 * 1024 # and of both matrices, from which on memory is what a step waits for
     AHEAD_INPUTS = 48             # I, below which projecting on the way takes longer than before the steps
     KEEP_BYTES = 8 * 1024 * 1024  # the largest workspace that outlives its call
     CHUNK_ROWS = 480              # rows of the sequence that pass through all layers of a one-way network together

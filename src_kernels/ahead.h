@@ -22,30 +22,27 @@ INLINE FN(stretch) FN(next_stretch)(const int G, const int U, const fastrnn_phas
     const ptrdiff_t run = FASTRNN_RUN - ahead->column % FASTRNN_RUN, left = p->inputs - ahead->column;
     return (FN(stretch)){
         .w = (const T *)p->w_x + (first * G * p->inputs + ahead->column * N + vector) * GROUP,
-        .x = (const T *)ahead->x + ahead->column, .b = (const T *)p->b + place, .out = (T *)ahead->out + place,
+        .x = (const T *)ahead->packed + ahead->column * FASTRNN_AHEAD, .b = (const T *)p->b + place, .out = (T *)ahead->out + place,
         .columns = left < run ? left : run, .left = left < run ? left : run, .w_stride = N * GROUP, .second = N > 1 ? GROUP : 0,
     };
 }
 
-/* sums += weights of one column times the inputs of rows r0..r1-1; `x` points at every third row. */
-INLINE void FN(stretch_rows)(const int r0, const int r1, vec sums[][2], const T *const *x, ptrdiff_t stride, const vec *weights)
+/* sums += weights of one column times the inputs of rows r0..r1-1. */
+INLINE void FN(stretch_rows)(const int r0, const int r1, vec sums[][2], const T *x, const vec *weights)
 {
     UNROLL for (int r = r0; r < r1; r++) {
-        const vec value = v_set1(x[r / 3][r % 3 * stride]);
+        const vec value = v_set1(x[r]);
         UNROLL for (int v = 0; v < 2; v++) sums[r][v] = v_fma(value, weights[v], sums[r][v]);
     }
 }
 
 /* The next `columns` of a stretch, each beside K columns of h for N sums; K = 0 for inputs alone.  Moves on in `part`, and in h and w_h. */
-INLINE void FN(stretch_columns)(const int K, const int N, ptrdiff_t x_stride, FN(stretch) *part, ptrdiff_t columns, vec sums[][2], vec *acc,
-                                const T **h, const T **w_h)
+INLINE void FN(stretch_columns)(const int K, const int N, FN(stretch) *part, ptrdiff_t columns, vec sums[][2], vec *acc, const T **h, const T **w_h)
 {
     const int R = FASTRNN_AHEAD, beside = K ? K : 1;
-    const T *x[FASTRNN_AHEAD / 3], *restrict w_x = part->w; /* every third row: the two after it are an index away */
-    const T *value_h = K ? *h : NULL, *restrict weights_h = K ? *w_h : NULL;
-    UNROLL for (int r = 0; r < R; r += 3) x[r / 3] = part->x + r * x_stride;
-    part->w += columns * part->w_stride, part->x += columns, part->left -= columns;
-    for (ptrdiff_t i = 0; i < columns; i++, w_x += part->w_stride) {
+    const T *x = part->x, *restrict w_x = part->w, *value_h = K ? *h : NULL, *restrict weights_h = K ? *w_h : NULL;
+    part->w += columns * part->w_stride, part->x += columns * R, part->left -= columns;
+    for (ptrdiff_t i = 0; i < columns; i++, x += R, w_x += part->w_stride) {
         const vec weights[2] = {v_load(w_x), v_load(w_x + part->second)};
         UNROLL for (int j = 0; j < beside; j++) {
             if (K) {
@@ -53,9 +50,8 @@ INLINE void FN(stretch_columns)(const int K, const int N, ptrdiff_t x_stride, FN
                 UNROLL for (int v = 0; v < N; v++) acc[v] = v_fma(value, v_load(weights_h + v * GROUP), acc[v]);
                 weights_h += N * GROUP;
             }
-            FN(stretch_rows)(j * R / beside, (j + 1) * R / beside, sums, x, x_stride, weights);
+            FN(stretch_rows)(j * R / beside, (j + 1) * R / beside, sums, x, weights);
         }
-        UNROLL for (int r = 0; r < R; r += 3) x[r / 3]++;
     }
     if (K) *h = value_h, *w_h = weights_h;
 }
@@ -104,7 +100,7 @@ INLINE void FN(accumulate_ahead)(const int G, const int U, const int split, cons
     enum { BESIDE = 4 };
     const int N = U * G;
     fastrnn_ahead *ahead = io->ahead;
-    const ptrdiff_t x_stride = ahead->x_stride, lowest = turn > 0 ? block : block - count + 1;
+    const ptrdiff_t lowest = turn > 0 ? block : block - count + 1;
     _Alignas(FASTRNN_GROUP_BYTES) T run_sums[MOST_VECS * GROUP];
     FN(stretch) part = {.left = 0};
     vec sums[FASTRNN_AHEAD][2], acc[MOST_VECS];
@@ -124,7 +120,7 @@ INLINE void FN(accumulate_ahead)(const int G, const int U, const int split, cons
                     part = FN(next_stretch)(G, U, p, ahead);
                 }
                 const ptrdiff_t columns = part.left < here / BESIDE ? part.left : here / BESIDE;
-                FN(stretch_columns)(BESIDE, N, x_stride, &part, columns, sums, acc, &h, &w_h);
+                FN(stretch_columns)(BESIDE, N, &part, columns, sums, acc, &h, &w_h);
                 here -= columns * BESIDE;
                 if (part.left) continue;
                 FN(store_sums)(ahead, sums);
@@ -145,9 +141,20 @@ INLINE void FN(accumulate_ahead)(const int G, const int U, const int split, cons
     if (part.left) ahead->column += part.columns - part.left;
 }
 
-/* A tile of inputs begins: the line of the blocks from `block` to `end`. */
-INLINE void FN(begin_ahead)(fastrnn_ahead *ahead, ptrdiff_t block, ptrdiff_t end)
+/* A tile of inputs begins: the line of the blocks from `block` to `end`.  The rows of x are packed by columns: rows that are a power of two apart
+ * would share a few lines of the nearest cache, where W_hh passes through. */
+INLINE void FN(begin_ahead)(fastrnn_ahead *ahead, ptrdiff_t inputs, ptrdiff_t block, ptrdiff_t end)
 {
+    enum { R = FASTRNN_AHEAD };
+    const T *x = (const T *)ahead->x;
+    T *packed = (T *)ahead->packed;
+    ptrdiff_t k = 0;
+#ifdef v_turn
+    for (; k + 4 <= inputs; k += 4)
+        UNROLL for (int r = 0; r < R; r += 4) v_turn(x + r * ahead->x_stride + k, ahead->x_stride, packed + k * R + r, R);
+#endif
+    for (; k < inputs; k++)
+        for (int r = 0; r < R; r++) packed[k * R + r] = x[r * ahead->x_stride + k];
     ahead->block = block, ahead->end = end, ahead->vector = ahead->column = 0;
     FN(zero_sums)(ahead);
 }
@@ -159,7 +166,7 @@ INLINE void FN(finish_ahead)(const int G, const int U, const fastrnn_phase *p, f
         FN(stretch) part = FN(next_stretch)(G, U, p, ahead);
         vec sums[FASTRNN_AHEAD][2];
         FN(load_sums)(ahead, sums);
-        FN(stretch_columns)(0, 0, ahead->x_stride, &part, part.columns, sums, NULL, NULL, NULL);
+        FN(stretch_columns)(0, 0, &part, part.columns, sums, NULL, NULL, NULL);
         FN(store_sums)(ahead, sums);
         FN(join_run)(p, ahead, &part);
     }

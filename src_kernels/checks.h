@@ -25,7 +25,7 @@ static void FN(check_ahead)(const fastrnn_phase *p, const fastrnn_step *io, ptrd
     const fastrnn_ahead *ahead = io->ahead;
     assert(AHEAD && rows == 1 && p->inputs > 0);
     assert(!io->x && !io->starts);                          /* the inputs of this step were projected before */
-    assert(ahead->x && ahead->out && ahead->sums && ahead->out_stride >= row_size);
+    assert(ahead->x && ahead->out && ahead->sums && ahead->packed && ahead->out_stride >= row_size);
     assert(0 <= ahead->part && ahead->part < ahead->parts);
     if (ahead->part) assert(block0 <= ahead->block && ahead->block <= ahead->end && ahead->end == block1);
 }

@@ -5,6 +5,11 @@
 #define I_(op) _mm512_##op##_ps
 #define MASK __mmask16
 #define v_lt(a, b) _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ)
+#define v_turn(from, stride, to, to_stride) do { \
+        __m128 a_ = _mm_loadu_ps(from), b_ = _mm_loadu_ps((from) + (stride)), c_ = _mm_loadu_ps((from) + 2 * (stride)), d_ = _mm_loadu_ps((from) + 3 * (stride)); \
+        _MM_TRANSPOSE4_PS(a_, b_, c_, d_); \
+        _mm_storeu_ps(to, a_), _mm_storeu_ps((to) + (to_stride), b_), _mm_storeu_ps((to) + 2 * (to_stride), c_), _mm_storeu_ps((to) + 3 * (to_stride), d_); \
+    } while (0)
 #define v_copysign(magnitude, sign) _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_set1_epi32((int)0x80000000), \
         _mm512_castps_si512(sign), _mm512_castps_si512(magnitude), 0xCA))
 #define v_abs(a) _mm512_castsi512_ps(_mm512_and_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(0x7fffffff)))
@@ -14,6 +19,13 @@
 #define I_(op) _mm512_##op##_pd
 #define MASK __mmask8
 #define v_lt(a, b) _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ)
+#define v_turn(from, stride, to, to_stride) do { \
+        __m256d a_ = _mm256_loadu_pd(from), b_ = _mm256_loadu_pd((from) + (stride)), c_ = _mm256_loadu_pd((from) + 2 * (stride)), d_ = _mm256_loadu_pd((from) + 3 * (stride)); \
+        __m256d ab_ = _mm256_unpacklo_pd(a_, b_), cd_ = _mm256_unpacklo_pd(c_, d_); \
+        a_ = _mm256_unpackhi_pd(a_, b_), c_ = _mm256_unpackhi_pd(c_, d_); \
+        _mm256_storeu_pd(to, _mm256_permute2f128_pd(ab_, cd_, 0x20)), _mm256_storeu_pd((to) + (to_stride), _mm256_permute2f128_pd(a_, c_, 0x20)); \
+        _mm256_storeu_pd((to) + 2 * (to_stride), _mm256_permute2f128_pd(ab_, cd_, 0x31)), _mm256_storeu_pd((to) + 3 * (to_stride), _mm256_permute2f128_pd(a_, c_, 0x31)); \
+    } while (0)
 #define v_copysign(magnitude, sign) _mm512_castsi512_pd(_mm512_ternarylogic_epi64(_mm512_set1_epi64((long long)0x8000000000000000), \
         _mm512_castpd_si512(sign), _mm512_castpd_si512(magnitude), 0xCA))
 #define v_abs(a) _mm512_castsi512_pd(_mm512_and_epi64(_mm512_castpd_si512(a), _mm512_set1_epi64(0x7fffffffffffffff)))

@@ -3,6 +3,7 @@
 #undef T
 #undef vec
 #undef I_
+#undef v_turn
 #undef MASK
 #undef SIGN_BIT
 #undef LANES

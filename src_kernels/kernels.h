@@ -47,7 +47,8 @@ typedef struct {
     ptrdiff_t x_stride;
     void *out;                 /* OUT  [FASTRNN_AHEAD][groups][G][LANES]: b + W_ih x, complete after the last part */
     ptrdiff_t out_stride;      /*      elements from row to row */
-    void *sums;                /* FASTRNN_AHEAD_BYTES that a thread keeps from part to part, as it does the four numbers below */
+    void *sums;                /* FASTRNN_AHEAD_BYTES that a thread keeps from part to part, as it does `packed` and the four numbers below */
+    void *packed;              /* [inputs][FASTRNN_AHEAD]: x by columns */
     int part, parts;           /* this step is the `part`-th of `parts`; they go in order */
     ptrdiff_t block, end, vector, column; /* what is next, for the kernel alone */
 } fastrnn_ahead;
@@ -95,6 +96,7 @@ int fastrnn_phase_gates(int kind);        /* G */
 int fastrnn_phase_block(int kind);        /* U */
 
 /* dispatch.c */
+extern int fastrnn_fetches_far;           /* whether one row's weights from the last cache are fetched ahead by instructions, from before main() on */
 int fastrnn_tier_built(int tier);
 int fastrnn_tier_runs(int tier);                                  /* the processor and the operating system both support it */
 const char *fastrnn_tier_name(int tier);

@@ -173,7 +173,7 @@ INLINE ptrdiff_t FN(step_ahead)(const int phase, const int G, const int U, const
     enum { AT_ONCE = 8 };                                  /* blocks whose gates follow together */
     const ptrdiff_t whole = (p->units + GROUP - 1) / GROUP / U, end = whole < block0 ? block0 : whole < block1 ? whole : block1;
     vec gates[AT_ONCE * MOST_VECS];
-    if (io->ahead->part == 0) FN(begin_ahead)(io->ahead, block0, block1);
+    if (io->ahead->part == 0) FN(begin_ahead)(io->ahead, p->inputs, block0, block1);
     for (ptrdiff_t done = 0, count; done < end - block0; done += count) {
         count = end - block0 - done < AT_ONCE ? end - block0 - done : AT_ONCE;
         const ptrdiff_t lowest = io->descending ? end - done - count : block0 + done;
@@ -206,7 +206,7 @@ INLINE void FN(step)(const int phase, const int G, const int U, const fastrnn_ph
 {
     const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP, column = G * FASTRNN_GROUP_BYTES;
     const ptrdiff_t all = groups * column * (p->depth + p->inputs), read = (block1 - block0) * U * column * (p->depth + (io->x ? p->inputs : 0));
-    const int far = row1 - row0 == 1 ? read > FAR_LEAST && read <= FAR_MOST : all > FASTRNN_FROM_MEMORY;
+    const int far = row1 - row0 == 1 ? fastrnn_fetches_far && read > FAR_LEAST && read <= FAR_MOST : all > FASTRNN_FROM_MEMORY;
     /* Four rows over whole blocks of the GRU read weights from the outer caches as they lie there; six rows by halves read those of the L2 less often. */
     const ptrdiff_t most = G == 3 && SIX_VECS_ROWS >= 4 && all > FAR_LEAST ? SIX_VECS_ROWS : MAX_ROWS;
     CHECK(FN(check_step)(phase, p, io, block0, block1, row0, row1));

@@ -139,8 +139,8 @@ def test_blocks_side_by_side(groups, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
-def test_weights_from_the_last_cache(variant, dtype):
-    """One row of 2 to 12 MB of weights, which are fetched ahead; beside a second row they are not."""
+def test_weights_from_the_last_cache(monkeypatch, variant, dtype):
+    """One row of 2 to 12 MB of weights, which some processors fetch ahead (C: tests/c), but not beside a second row."""
     case = Case(variant, VARIANTS[variant].activations[0], 133, 1030 if variant == "rnn" else 530, steps=1, batch=2)
     plan = make_plan(case, dtype)
     x, state = make_inputs(case, dtype)
@@ -148,7 +148,10 @@ def test_weights_from_the_last_cache(variant, dtype):
     one = x[:, :1], tuple(s[:, :1].copy() for s in state)
     runs = {tier: native.Engine(plan, tier=tier) for tier in TIERS if native.tiers()[tier] == "ok"}
     if "numba" in backends.available_backends():
-        runs["numba"] = backends.load("numba").layer(plan)
+        kernels = backends.load("numba")
+        for fetches in (False, True):
+            monkeypatch.setattr("fastrnn.numba_kernels.fetches_far", lambda answer=fetches: answer)
+            runs[f"numba, {fetches}"] = kernels.layer(plan)
     for name, run in runs.items():
         assert equal(results(plan, run, *one), (y[:, :1], tuple(s[:, :1] for s in last))), name
 

@@ -44,6 +44,7 @@ from fastrnn.numba_kernels.phases import gates_address
 from fastrnn.numba_kernels.rnn import RNN
 from fastrnn.numba_kernels.simd import GROUP_BYTES
 from fastrnn.numba_kernels.stepping import Generator, Part, Stepper
+from fastrnn.numba_kernels.target import fetches_far
 from fastrnn.numba_kernels.threads import launch
 from fastrnn.numba_kernels.tile import most_rows, pairs, row_address, tile_address
 from fastrnn.numba_kernels.workspace import Work, empty, give_back, take
@@ -119,7 +120,7 @@ def _addresses(plan: Any, tables: Sequence[Sequence[np.ndarray]] = (), embedding
             addresses, size = [array.ctypes.data for array in packed], packed.w_x.nbytes + packed.w_h.nbytes
             shape = phase.groups, phase.gates
             entries += [*addresses[:3], addresses[3] if phase.apart else 0]
-            entries += [row_address(*shape, name, size in _FAR_BYTES)]
+            entries += [row_address(*shape, name, fetches_far() and size in _FAR_BYTES)]
             entries += [tile_address(*shape, name, size > _FAR_BYTES_OF_ROWS)]
             entries += [gates_address(phase, plan.activation, name), columns_address(*shape, name) if waits else 0]
             blocks = -(-units * itemsize // (phase.groups * GROUP_BYTES))

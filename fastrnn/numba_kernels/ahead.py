@@ -85,13 +85,12 @@ class _Columns:
         with builder.if_then(builder.icmp_signed(">", self.both, INDEX(0))):
             rows = range(AHEAD)
             sums = self._load(builder, self.sums, range(2 * AHEAD))
-            pointers = self._pointers(builder, rows)
             with cgutils.for_range_slice(builder, INDEX(0), self.both, INDEX(1)) as (i, _):
                 weights = self._weights(builder, i)
                 k = builder.mul(i, INDEX(BESIDE))
                 for j in range(BESIDE):  # h after x: the other way round takes longer, H = 128 by a twentieth
                     for r in rows[j * AHEAD // BESIDE : (j + 1) * AHEAD // BESIDE]:
-                        self._over_x(builder, i, r, pointers[r], weights, sums[2 * r : 2 * r + 2])
+                        self._over_x(builder, i, r, weights, sums[2 * r : 2 * r + 2])
                     over_h(builder.add(k, INDEX(j)))
             self._store(builder, sums, self.sums, 0)
         first = builder.mul(self.both, INDEX(BESIDE))
@@ -103,11 +102,10 @@ class _Columns:
         """Sum over inputs alone for some rows."""
         places = range(2 * rows.start, 2 * rows.stop)
         sums = self._load(builder, self.sums, places)
-        pointers = self._pointers(builder, rows)
         with cgutils.for_range_slice(builder, self.both, builder.add(self.both, self.of_x), INDEX(1)) as (i, _):
             weights = self._weights(builder, i)
             for n, r in enumerate(rows):
-                self._over_x(builder, i, r, pointers[r], weights, sums[2 * n : 2 * n + 2])
+                self._over_x(builder, i, r, weights, sums[2 * n : 2 * n + 2])
         self._store(builder, sums, self.sums, places.start)
 
     def _load(self, builder: ir.IRBuilder, source: Any, places: range) -> list[Any]:
@@ -122,19 +120,14 @@ class _Columns:
         for v, variable in enumerate(variables, first):
             store_at(builder, builder.load(variable), out, INDEX(v * self.lanes))
 
-    def _pointers(self, builder: ir.IRBuilder, rows: range) -> dict[int, Any]:
-        """Every third row; the two after it are an index away, so that the addresses fit the integer registers."""
-        thirds = {r: builder.gep(self.x, [builder.mul(self.x_stride, INDEX(r))]) for r in rows if r % 3 == 0}
-        return {r: thirds[r - r % 3] for r in rows}
-
     def _weights(self, builder: ir.IRBuilder, i: Any) -> list[Value]:
         """The two vectors of column i of W_ih."""
         w = builder.gep(self.w_x, [builder.mul(i, self.w_stride)])
         return [Value(builder, load_at(builder, self.vector, w, place)) for place in (INDEX(0), self.second)]
 
-    def _over_x(self, builder: ir.IRBuilder, i: Any, r: int, pointer: Any, weights: list[Value], sums: Any) -> None:
-        place = builder.add(i, builder.mul(self.x_stride, INDEX(r % 3)))
-        value = self._broadcast(builder, builder.gep(pointer, [place]))
+    def _over_x(self, builder: ir.IRBuilder, i: Any, r: int, weights: list[Value], sums: Any) -> None:
+        place = builder.add(builder.mul(i, INDEX(AHEAD)), INDEX(r))
+        value = self._broadcast(builder, builder.gep(self.x, [place]))
         for total, w in zip(sums, weights, strict=True):
             self._add(builder, total, value, w)
 
@@ -146,19 +139,19 @@ class _Columns:
 
 
 @intrinsic
-def _columns(typingctx, block, groups, both, of_x, of_h, run, h, w_h, sums, x, x_stride, w_x, w_stride, second):
+def _columns(typingctx, block, groups, both, of_x, of_h, run, h, w_h, sums, x, w_x, w_stride, second):
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         of_h = ["groups", "both", "of_x", "of_h", "run", "h", "w_h"]
-        of_x = ["sums", "x", "x_stride", "w_x", "w_stride", "second"]
+        of_x = ["sums", "x", "w_x", "w_stride", "second"]
         _Columns(block, run.dtype, dict(zip(of_h + of_x, args[1:], strict=True))).build(builder)
         return context.get_dummy_value()
 
     i, p = types.int64, run
-    return types.void(block, i, i, i, i, p, p, p, p, p, i, p, i, i), codegen
+    return types.void(block, i, i, i, i, p, p, p, p, p, p, i, i), codegen
 
 
 @njit(cache=True)
-def run_columns(block, groups, both, of_x, of_h, run, h, w_h, sums, x, x_stride, w_x, w_stride, second):
+def run_columns(block, groups, both, of_x, of_h, run, h, w_h, sums, x, w_x, w_stride, second):
     """Sum some columns.
 
     Parameters
@@ -175,19 +168,19 @@ def run_columns(block, groups, both, of_x, of_h, run, h, w_h, sums, x, x_stride,
         A value for each column of h; [columns][U][G][lanes].
     sums
         [AHEAD][2][lanes], sums over x of two vectors of a block, read and written.
-    x, x_stride
-        AHEAD rows of a value for each column of x; elements from row to row.
+    x
+        [columns of x][AHEAD], values of so many rows.
     w_x, w_stride, second
         The first of the two vectors of the first column of x; elements from column to column, and to the other vector.
     """
-    _columns(block, groups, both, of_x, of_h, run, h, w_h, sums, x, x_stride, w_x, w_stride, second)
+    _columns(block, groups, both, of_x, of_h, run, h, w_h, sums, x, w_x, w_stride, second)
 
 
 @cache
 def columns_address(groups: int, gates: int, dtype: str) -> int:
     """Compile the loops over columns of a shape of block; return what `calls.call_columns` calls."""
     i, floats = types.int64, types.CPointer(getattr(types, dtype))
-    of_x = floats, floats, i, floats, i, i
+    of_x = floats, floats, floats, i, i
     return address_of(run_columns, BlockType(groups, gates), i, i, i, i, floats, floats, floats, *of_x)
 
 
@@ -216,7 +209,7 @@ def _next_stretch(packed, job, ahead):
         move(packed.w_x, (first * packed.gates * inputs + column * count + vector) * n),
         count * n,
         n if count > 1 else 0,
-        move(job.x.base, job.x.offsets[0] + ahead.step * job.dx + column),
+        move(_by_columns(packed, job), column * AHEAD),
         move(packed.b, place),
         move(packed.buffer, ahead.to * job.padded * packed.gates + place),
     )
@@ -250,9 +243,47 @@ def _join_run(line, sums, inputs, out_stride, stretch):
             line[0] += 1
 
 
+@intrinsic
+def _turn(typingctx, x, stride, out):
+    """Write four columns of AHEAD rows, `stride` elements apart, as [4][AHEAD]."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        quad = ir.VectorType(ir.FloatType() if x.dtype.bitwidth == 32 else ir.DoubleType(), 4)
+
+        def mixed(a: Any, b: Any, *places: int) -> Any:
+            return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), 4), list(places)))
+
+        for r in range(0, AHEAD, 4):
+            rows = [load_at(builder, quad, args[0], builder.mul(args[1], INDEX(r + i))) for i in range(4)]
+            for j in (0, 2):
+                low, high = (mixed(rows[i], rows[i + 1], j, j + 4, j + 1, j + 5) for i in (0, 2))
+                store_at(builder, mixed(low, high, 0, 1, 4, 5), args[2], INDEX(j * AHEAD + r))
+                store_at(builder, mixed(low, high, 2, 3, 6, 7), args[2], INDEX((j + 1) * AHEAD + r))
+        return context.get_dummy_value()
+
+    return types.void(x, types.int64, x), codegen
+
+
+@njit(forceinline=True)
+def _by_columns(packed, job):
+    """Where a tile of inputs lies as [columns][AHEAD], behind two tiles of projected ones."""
+    return move(packed.buffer, 2 * AHEAD * job.padded * packed.gates)
+
+
 @njit()
-def begin_ahead(packed):
-    """Begin the line of a tile of inputs."""
+def begin_ahead(packed, job, ahead):
+    """Begin the line of a tile of inputs.
+
+    They are packed by columns: rows that are a power of two apart would share a few lines of the nearest cache, where
+    W_hh passes through.
+    """
+    x, out = move(job.x.base, job.x.offsets[0] + ahead.step * job.dx), _by_columns(packed, job)
+    whole = job.inputs // 4 * 4
+    for k in range(0, whole, 4):
+        _turn(move(x, k), job.dx, move(out, k * AHEAD))
+    for k in range(whole, job.inputs):
+        for r in range(AHEAD):
+            out[k * AHEAD + r] = x[r * job.dx + k]
     for i in range(3):
         packed.line[i] = 0
     _clear(packed.ahead_sums, 2 * AHEAD)
@@ -276,7 +307,7 @@ def ahead_tile(packed, job, ahead, groups, depth, start, apart, sums, h, w_h):
             a, w, both_sums = move(h, k), move(w_h, k * count * n), packed.ahead_sums
             call_columns(
                 packed.columns, groups, both, 0, left, run, a, w,
-                both_sums, part.x, job.dx, part.w, part.w_stride, part.second,
+                both_sums, part.x, part.w, part.w_stride, part.second,
             )  # fmt: skip
             if both == part.columns:
                 _join_run(packed.line, packed.ahead_sums, job.inputs, job.padded * gates, part)
@@ -285,7 +316,7 @@ def ahead_tile(packed, job, ahead, groups, depth, start, apart, sums, h, w_h):
             k += both * BESIDE + left
         if k < end:
             a, w = move(h, k), move(w_h, k * count * n)
-            call_columns(packed.columns, groups, 0, 0, end - k, run, a, w, run, run, 0, run, 0, 0)
+            call_columns(packed.columns, groups, 0, 0, end - k, run, a, w, run, run, run, 0, 0)
         k = end
         for q in range(groups):
             for gate in range(gates):
@@ -304,6 +335,6 @@ def finish_ahead(packed, job, ahead):
         sums = packed.ahead_sums
         call_columns(
             packed.columns, 0, 0, part.columns, 0, sums, part.x, part.w,
-            sums, part.x, job.dx, part.w, part.w_stride, part.second,
+            sums, part.x, part.w, part.w_stride, part.second,
         )  # fmt: skip
         _join_run(packed.line, sums, job.inputs, job.padded * packed.gates, part)

@@ -145,12 +145,10 @@ def call_tile(typingctx, address, rows, groups, depth, start, start_stride, apar
 
 
 @intrinsic
-def call_columns(
-    typingctx, address, groups, both, of_x, of_h, run, h, w_h, sums, x, x_stride, w_x, w_stride, second
-):  # fmt: skip
+def call_columns(typingctx, address, groups, both, of_x, of_h, run, h, w_h, sums, x, w_x, w_stride, second):
     """Call a compiled `ahead.run_columns`, whatever its shape of block."""
     i, p = types.int64, run
-    return types.none(i, i, i, i, i, p, p, p, p, p, i, p, i, i), _call_any
+    return types.none(i, i, i, i, i, p, p, p, p, p, p, i, i), _call_any
 
 
 @intrinsic

@@ -37,7 +37,7 @@ _PHASES = {
 
 TILE_ROWS = 48  # rows of projected inputs held at a time, whatever T is: they stay in the nearer caches
 AHEAD_LEAST = 64 * 1024  # bytes of W_hh that the nearest cache serves about as fast as they are multiplied,
-AHEAD_MOST = 16 * 1024 * 1024  # and of both matrices, from which on memory is what a step waits for
+AHEAD_MOST = 12 * 1024 * 1024  # and of both matrices, from which on memory is what a step waits for
 AHEAD_INPUTS = 48  # I, below which projecting on the way takes longer than before the steps
 MANY_ROWS = 32  # from here on a step has rows enough to sum over x and h in one go
 
@@ -91,7 +91,9 @@ def _looks_ahead(job):
     """Whether inputs are projected on the way of a row's steps."""
     row = (job.hidden + lanes(job.first.b) - 1) // lanes(job.first.b) * job.first.gates * GROUP_BYTES
     few = job.rows == 1 and not job.ids and job.steps >= 2 * AHEAD and job.inputs >= AHEAD_INPUTS
-    return job.first.columns != 0 and few and row * (job.state + job.inputs) <= AHEAD_MOST
+    gates = min(job.first.gates, job.second.gates) if job.second.has_x else job.first.gates
+    fit = AHEAD * job.inputs <= (TILE_ROWS - 2 * AHEAD) * job.padded * gates  # behind two tiles, by columns
+    return job.first.columns != 0 and few and fit and row * (job.state + job.inputs) <= AHEAD_MOST
 
 
 @njit()

@@ -30,8 +30,8 @@ Packed = namedtuple(
     "w_x w_h b b_h row tile finish columns groups gates most blocks has_x has_h pairs own at_once "
     "buffer line ahead_sums",
 )  # fmt: skip
-"""The numbers of a phase, and pointers: to its projected inputs, [rows][groups][G][lanes]; and to what a step hands to
-the next of the inputs that are projected on the way: the block, vector and column that are next on the line, and the
+"""The numbers of a phase, and pointers: to projected inputs, [TILE_ROWS][groups][G][lanes]; and to what a step hands
+to the next of the inputs that are projected on the way: the block, vector and column that are next on the line, and the
 sums of the vectors at work, [AHEAD][2][lanes]. Where ids number the rows of a table, [vocab][groups][G][lanes], this is
 in the place of w_x.
 """
@@ -117,7 +117,7 @@ def _walk_row(packed, job, a, depth, old, new, units, start, x, sums_x, looks_up
     by_twos = depth + (job.inputs if sums_x else 0) <= packed.pairs
     backwards = step & 1
     if looks_ahead and ahead.part == 0:
-        begin_ahead(packed)
+        begin_ahead(packed, job, ahead)
     done = 0
     while done < packed.blocks:
         count = min(packed.at_once, packed.blocks - done)

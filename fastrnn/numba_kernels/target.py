@@ -6,7 +6,7 @@ from typing import NamedTuple
 import llvmlite.binding as llvm
 from numba.core.registry import cpu_target
 
-__all__ = ["Registers", "registers"]
+__all__ = ["Registers", "fetches_far", "registers"]
 
 _PROBE = """
 define void @probe(ptr %p) {
@@ -23,6 +23,12 @@ class Registers(NamedTuple):
 
     width: int  # bytes
     number: int
+
+
+@cache
+def fetches_far() -> bool:
+    """Tell whether one row's weights from the last cache are fetched ahead, as src_kernels/dispatch.c says."""
+    return cpu_target.target_context.codegen().magic_tuple()[1] == "znver5"
 
 
 @cache

@@ -217,6 +217,35 @@ static void check(const char *variant, const char *activation, int I, int H, int
     free_cell(w);
 }
 
+/* One row of weights that come from the last cache: fetching them ahead changes no bit. */
+static void check_far(const char *variant, int kind, uint32_t seed) {
+    const int I = 133, H = kind == FASTRNN_LSTM || kind == FASTRNN_GRU ? 530 : kind == FASTRNN_GRU_RESET ? 730 : 1030, fetches = fastrnn_fetches_far;
+    const cell w = make_cell(variant, "standard", I, H, 0, 1, seed, 16, 2);
+    const fastrnn_phase p = make_phase(kind, &w, kind == FASTRNN_GRU_NEW ? 2 : 0);
+    const int U = fastrnn_phase_block(kind), groups = groups_of(H);
+    real **x = make_rows(1, I), **h = make_rows(1, H), **out = make_rows(2, H), *cells[2];
+    draw_rows(seed, 0, 0, 1, I, x), draw_rows(seed, 1, 0, 1, H, h);
+    for (int tier = 0; tier < FASTRNN_TIERS; tier++) {
+        const fastrnn_kernels *kernels = fastrnn_get_kernels(tier, DTYPE);
+        if (!kernels) continue;
+        for (int far = 0; far < 2; far++) {
+            cells[far] = packed((ptrdiff_t)groups * GROUP);
+            for (int u = 0; u < H; u++) cells[far][u] = uniform(seed, 2, (uint32_t)u);
+            fastrnn_step io = {.x = (const void *const *)x, .start = p.b, .h = (const void *const *)h, .prev = (const void *const *)h};
+            io.out = (void *const *)(out + far), io.cell = cells[far];
+            fastrnn_fetches_far = far;
+            kernels->step[kind](&p, &io, 0, (groups + U - 1) / U, 0, 1);
+        }
+        for (int u = 0; u < H; u++)
+            if ((!same(out[0][u], out[1][u]) || !same(cells[0][u], cells[1][u])) && failures++ < 20)
+                printf("FAILED  %s far, phase %d: unit %d\n", fastrnn_tier_name(tier), kind, u);
+        free(cells[0]), free(cells[1]);
+    }
+    fastrnn_fetches_far = fetches;
+    free_rows(x, 1), free_rows(h, 1), free_rows(out, 2);
+    free_phase(p), free_cell(w);
+}
+
 /* A step of one row that projects the next inputs on the way: the step's own results, and the inputs', as each kernel alone gives them. */
 static void check_ahead(const char *variant, int kind, int I, int H, int parts, uint32_t seed) {
     const cell w = make_cell(variant, "standard", I, H, 0, 1, seed, 16, 2);
@@ -230,6 +259,7 @@ static void check_ahead(const char *variant, int kind, int I, int H, int parts, 
         for (int i = 0; i < I; i++) x[r * x_stride + i] = uniform(seed, 0, (uint32_t)(r * I + i));
     }
     real *sums[2] = {packed(FASTRNN_AHEAD_BYTES / sizeof(real)), packed(FASTRNN_AHEAD_BYTES / sizeof(real))};
+    real *by_columns[2] = {allocate((size_t)FASTRNN_AHEAD * I, sizeof(real)), allocate((size_t)FASTRNN_AHEAD * I, sizeof(real))};
     real **h = make_rows(1, H), **out = make_rows(2, H), *state = packed((ptrdiff_t)groups * GROUP), *other = packed((ptrdiff_t)groups * GROUP);
     draw_rows(seed, 1, 0, 1, H, h);
     for (int u = 0; u < H; u++) state[u] = other[u] = uniform(seed, 2, (uint32_t)u);
@@ -239,7 +269,8 @@ static void check_ahead(const char *variant, int kind, int I, int H, int parts, 
         kernels->inputs(kind, &p, x_row, alone, row_size, 0, blocks, 0, FASTRNN_AHEAD);
         fastrnn_ahead ahead[2];                                 /* of two shares of the blocks */
         for (int half = 0; half < 2; half++)
-            ahead[half] = (fastrnn_ahead){.x = x, .x_stride = x_stride, .out = ahead_out, .out_stride = row_size, .sums = sums[half], .parts = parts};
+            ahead[half] = (fastrnn_ahead){.x = x, .x_stride = x_stride, .out = ahead_out, .out_stride = row_size, .sums = sums[half],
+                                          .packed = by_columns[half], .parts = parts};
         for (int part = 0; part < parts; part++) {
             fastrnn_step io = {.start = alone + part % FASTRNN_AHEAD * row_size, .start_stride = row_size};
             io.h = io.prev = (const void *const *)h, io.descending = part & 1;
@@ -263,7 +294,7 @@ static void check_ahead(const char *variant, int kind, int I, int H, int parts, 
                         printf("FAILED  %s inputs ahead, phase %d I=%d H=%d: row %d unit %d\n", fastrnn_tier_name(tier), kind, I, H, r, u);
                 }
     }
-    free(x), free(alone), free(ahead_out), free(sums[0]), free(sums[1]), free(state), free(other);
+    free(x), free(alone), free(ahead_out), free(sums[0]), free(sums[1]), free(by_columns[0]), free(by_columns[1]), free(state), free(other);
     free_rows(h, 1), free_rows(out, 2);
     free_phase(p), free_cell(w);
 }
@@ -349,6 +380,7 @@ int main(void) {
             }
     static const struct { const char *variant; int kind; } phases[] = {
         {"rnn", FASTRNN_RNN}, {"lstm", FASTRNN_LSTM}, {"gru", FASTRNN_GRU}, {"gru_before", FASTRNN_GRU_RESET}, {"gru_before", FASTRNN_GRU_NEW}};
+    for (unsigned i = 0; i < sizeof phases / sizeof *phases; i++) check_far(phases[i].variant, phases[i].kind, ++seed);
     static const int parts[] = {1, 5, FASTRNN_AHEAD};
     for (unsigned i = 0; i < sizeof phases / sizeof *phases; i++)
         for (unsigned j = 0; j < sizeof sizes / sizeof *sizes; j++)
