@@ -266,8 +266,8 @@ def in_order(run: Run, count: int) -> list[str]:
     return sorted((name for name in names if mine(run["rows"][name])), key=lambda name: list(FAMILIES).index(name[0]))
 
 
-def table(run: Run, count: int) -> list[str]:
-    """The table of a run for a number of threads: the core rows, and every row that a peer wins."""
+def table(run: Run, count: int, *, whole: bool = True) -> list[str]:
+    """The table of a run for a number of threads: every row that a peer wins, and the core rows of a whole one."""
     names = in_order(run, count)
     best = {name: found["ratio"]["median"] for name in names if (found := fastest(run["rows"][name], PEERS))}
     load = max((entry["load"] for name in names for entry in run["rows"][name].values()), default=0.0)
@@ -276,6 +276,9 @@ def table(run: Run, count: int) -> list[str]:
     if best:
         ahead, mean = sum(ratio >= 1 for ratio in best.values()), statistics.geometric_mean(best.values())
         lines.append(f"Ahead of the best peer in {ahead} of {len(best)} rows, geometric mean {mean:.2f}x.")
+    names = [name for name in names if (whole and mine(run["rows"][name])["core"]) or best.get(name, 1) < 1]
+    if not names:
+        return lines
     lines += [
         "",
         "| | layer | B | T | us a step | GFLOP/s | GB/s | of the limit | layer | " + " | ".join(SHOWN) + " |",
@@ -284,8 +287,6 @@ def table(run: Run, count: int) -> list[str]:
     for name in names:
         row, entries = grid.parse(name), run["rows"][name]
         ours = mine(entries)
-        if not (ours["core"] or best.get(name, 1) < 1):
-            continue
         seconds, least_seconds = ours["ratio"]["ours"], least(name, run)
         rates = ["", "", f"{least_seconds / seconds:.0%}" if least_seconds else ""]
         if row.family not in "CG":  # those of G have more layers, or tables in their place
@@ -320,12 +321,16 @@ def beside_ourselves(run: Run) -> list[str]:
 
 
 def readme(text: str, runs: dict[str, Run], targets: list[dict[str, Any]]) -> str:
-    """The README with its tables written anew."""
+    """The README with its tables written anew: a whole one of the run of most rows, of others what they lose."""
+    by_rows = sorted(runs.items(), key=lambda found: -len(found[1]["rows"]))
     lines = ["No results yet: `python bench/run.py` measures."] if not runs else []
-    for name, run in runs.items():
+    for i, (name, run) in enumerate(by_rows):
         machine = run["machine"]
         versions = ", ".join(f"{package} {version}" for package, version in machine["versions"].items() if version)
-        lines += [f"{machine['cpu']['model']}, tier {machine['cpu']['tier']}, {run['date']}; {versions}.", ""]
+        lines += [
+            f"**{name}**: {machine['cpu']['model']}, tier {machine['cpu']['tier']}, {run['date']}; {versions}.",
+            "",
+        ]
         rows, count = (
             len(grid.every(machine["cpu"]["cpus"])),
             sum(hold(target, run).status == "miss" for target in targets),
@@ -339,7 +344,7 @@ def readme(text: str, runs: dict[str, Run], targets: list[dict[str, Any]]) -> st
         for plot, what in drawn(run).items():
             lines += [f"![{what}](bench/results/{name}-{plot}.svg)", ""]
         for count in sorted({threads(row) for row in run["rows"]}):
-            lines += [*table(run, count), ""]
+            lines += [*table(run, count, whole=i == 0), ""]
         lines += beside_ourselves(run)
     if runs:
         families = "; ".join(f"{letter} {what}" for letter, what in FAMILIES.items())
@@ -372,9 +377,15 @@ def missed(text: str, runs: dict[str, Run], targets: list[dict[str, Any]]) -> st
                 cells.append(f"{what}: {found.value:.3g}" + (f" ({allowed})" if allowed else ""))
             if cells:
                 columns = [target["name"], str(target.get("threads", 1)), wanted(target), "<br>".join(cells)]
-                lines.append(f"| {' | '.join([*columns, target.get('bound', UNEXPLAINED)])} |")
+                lines.append(f"| {' | '.join([*columns, bound_in(target, name)])} |")
         lines.append("")
     return between(text, "missed", lines[:-1])
+
+
+def bound_in(target: dict[str, Any], name: str) -> str:
+    """What bounds the rows that miss a target in a run; a text for all runs, or one for each."""
+    bound = target.get("bound", UNEXPLAINED)
+    return bound if isinstance(bound, str) else bound.get(name, UNEXPLAINED)
 
 
 def unexplained(runs: dict[str, Run], targets: list[dict[str, Any]]) -> list[str]:
@@ -382,7 +393,9 @@ def unexplained(runs: dict[str, Run], targets: list[dict[str, Any]]) -> list[str
     return [
         f"{target['name']}, threads {target.get('threads', 1)}"
         for target in targets
-        if "bound" not in target and any(hold(target, run).status == "miss" for run in runs.values())
+        if any(
+            bound_in(target, name) == UNEXPLAINED and hold(target, run).status == "miss" for name, run in runs.items()
+        )
     ]
 
 

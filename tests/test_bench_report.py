@@ -81,6 +81,27 @@ def test_every_missed_target_says_what_bounds_it():
     runs = {"here": run_of(cython=1.0, torch=2.0)}
     assert report["unexplained"](runs, [target]) == ["much, threads 1"]
     assert report["unexplained"](runs, [target | {"at_least": 1.5}, target | {"bound": "memory"}]) == []
+    of_one = target | {"bound": {"here": "memory"}}
+    assert report["unexplained"](runs, [of_one]) == []
+    assert report["unexplained"](runs | {"there": run_of(cython=1.0, torch=2.0)}, [of_one]) == ["much, threads 1"]
+    text = report["missed"](
+        "<!-- missed --><!-- /missed -->", runs | {"there": run_of(cython=1.0, torch=2.0)}, [of_one]
+    )
+    assert text.index("| memory |") < text.index("there:") < text.index("| not known |")
+
+
+def test_runs_of_fewer_rows_show_what_they_lose():
+    lost = "Q-rnn-I32-H32-L1-uni-B1-T100-f32-1t"
+    whole, part = run_of(cython=1.0, torch=2.0), run_of(lost, cython=1.0, torch=0.9)
+    whole["rows"] |= run_of("Q-rnn-I64-H64-L1-uni-B1-T100-f32-1t", cython=1.0, torch=3.0)["rows"]
+    whole["rows"] |= run_of("Q-rnn-I16-H16-L1-uni-B1-T100-f32-1t", cython=1.0, torch=3.0)["rows"]
+    part["rows"] |= run_of(cython=1.0, torch=2.0)["rows"]
+    text = report["readme"]("<!-- bench --><!-- /bench -->", {"part": part, "whole": whole}, [])
+    whole_text, part_text = text.split("**part**")
+    assert part_text.count("| Q |") == 1
+    assert "| Q | RNN 32 | 1 | 100 |" in part_text
+    assert whole_text.count("| Q |") == 3
+    assert "Ahead of the best peer in 1 of 2 rows" in part_text
 
 
 def test_all_rows_that_miss_a_target_are_told():
