@@ -5,6 +5,7 @@
 #define I_(op) _mm512_##op##_ps
 #define MASK __mmask16
 #define v_lt(a, b) _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ)
+/* Four numbers of four rows, `stride` elements apart, become four rows `to_stride` apart of four numbers. */
 #define v_turn(from, stride, to, to_stride) do { \
         __m128 a_ = _mm_loadu_ps(from), b_ = _mm_loadu_ps((from) + (stride)), c_ = _mm_loadu_ps((from) + 2 * (stride)), d_ = _mm_loadu_ps((from) + 3 * (stride)); \
         _MM_TRANSPOSE4_PS(a_, b_, c_, d_); \
