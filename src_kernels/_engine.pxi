@@ -10,6 +10,7 @@ cdef struct Network:
     Py_ssize_t state           # R: P or H
     Py_ssize_t itemsize
     Py_ssize_t phases
+    Py_ssize_t ahead           # the most inputs that steps of one row project on the way; 0 for none
 
 
 cdef Py_ssize_t carve(char *block, Py_ssize_t used, Py_ssize_t size, void **part) noexcept nogil:
@@ -22,7 +23,7 @@ cdef Py_ssize_t carve(char *block, Py_ssize_t used, Py_ssize_t size, void **part
 
 cdef Py_ssize_t lay_out_member(const Network *net, Py_ssize_t rows, char *block, Workspace *work) noexcept nogil:
     """Point what belongs to one thread into `block`; returns the bytes it takes."""
-    cdef Py_ssize_t pointers = rows * sizeof(void *), used = 0, inputs = 0, i, k
+    cdef Py_ssize_t pointers = rows * sizeof(void *), used = 0, i
     used = carve(block, used, pointers, <void **>&work.x)
     used = carve(block, used, pointers, <void **>&work.h)
     used = carve(block, used, pointers, <void **>&work.out)
@@ -30,12 +31,9 @@ cdef Py_ssize_t lay_out_member(const Network *net, Py_ssize_t rows, char *block,
     used = carve(block, used, pointers, <void **>&work.numbered)
     used = carve(block, used, pointers, <void **>&work.soon)
     used = carve(block, used, FAR_TILE_ROWS * sizeof(void *), <void **>&work.tile_x)
-    for k in range(net.layers * net.ways):
-        if can_look_ahead(&net.directions[k], net.kernels, net.itemsize):
-            inputs = max(inputs, net.directions[k].phase[0].inputs)
     for i in range(net.phases):
         used = carve(block, used, FASTRNN_AHEAD_BYTES, <void **>&work.ahead[i])
-        used = carve(block, used, inputs * FASTRNN_AHEAD * net.itemsize, <void **>&work.packed[i])
+        used = carve(block, used, net.ahead * FASTRNN_AHEAD * net.itemsize, <void **>&work.packed[i])
     used = carve(block, used, rows * sizeof(int64_t), <void **>&work.order)
     used = carve(block, used, rows * sizeof(int64_t), <void **>&work.lengths)
     return used
@@ -198,6 +196,8 @@ cdef class Engine:
                 phase.activation = _ACTIVATIONS[plan.activation]
                 phase.flush = i == self.net.phases - 1
             measure(&self.net.directions[k], self.net.itemsize)
+            if can_look_ahead(&self.net.directions[k], self.net.kernels, self.net.itemsize):
+                self.net.ahead = max(self.net.ahead, self.net.directions[k].phase[0].inputs)
 
     def __dealloc__(self):
         free(self.net.directions)

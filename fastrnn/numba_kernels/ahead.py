@@ -248,7 +248,7 @@ def _turn(typingctx, x, stride, out):
     """Write four columns of AHEAD rows, `stride` elements apart, as [4][AHEAD]."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        quad = ir.VectorType(ir.FloatType() if x.dtype.bitwidth == 32 else ir.DoubleType(), 4)
+        quad = ir.VectorType(args[0].type.pointee, 4)
 
         def mixed(a: Any, b: Any, *places: int) -> Any:
             return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), 4), list(places)))
