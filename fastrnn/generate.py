@@ -234,10 +234,10 @@ class Prompts(NamedTuple):
     is_list: bool
 
 
-def sampling(temperature: Any, top_k: Any, top_p: Any, vocab: int) -> Sampling:
-    """Read the options of a draw among `vocab` tokens."""
+def sampling(temperature: Any, top_k: Any, top_p: Any, vocab: int, dtype: np.dtype[Any]) -> Sampling:
+    """Read the options of a draw among `vocab` tokens by logits of a dtype, in which the temperature stays finite."""
     return Sampling(
-        text_checks.number(temperature, "temperature", 0),
+        min(text_checks.number(temperature, "temperature", 0), float(np.finfo(dtype).max)),
         0 if top_k is None else min(checks.integer(top_k, "top_k", 1, None), vocab),
         1.0 if top_p is None else text_checks.number(top_p, "top_p", 0, 1, above=True),
     )
@@ -418,7 +418,7 @@ class Writing(OfModel):
     ) -> Writer:
         model, vocabulary = self._model, self._model.vocabulary
         vocab = model._vocab or 0
-        how = sampling(temperature, top_k, top_p, vocab)
+        how = sampling(temperature, top_k, top_p, vocab, model._dtype)
         most = checks.integer(max_tokens, "max_tokens", 0, sys.maxsize)
         stops = text_checks.stops(stop, vocabulary, vocab)
         start = None if vocabulary is None or vocabulary.start is None else vocabulary.tokens.index(vocabulary.start)

@@ -139,7 +139,7 @@ class Seq2Seq:
             As for `SequenceModel.predict` and `SequenceModel.generate`.
         """
         most, width = checks.integer(max_tokens, "max_tokens", 0, sys.maxsize), checks.integer(beam, "beam", 1)
-        how = sampling(temperature, top_k, top_p, self.decoder._vocab or 0)
+        how = sampling(temperature, top_k, top_p, self.decoder._vocab or 0, self.decoder._dtype)
         penalty = text_checks.number(length_penalty, "length_penalty", -_PENALTY, _PENALTY)
         text_checks.beam(width, how.temperature)
         first = first_seed(seed)

@@ -14,13 +14,14 @@ cdef struct Links:
     Part *parts
     Py_ssize_t count
     Step step                # what the first part reads, and where the last one writes
+    fastrnn_barrier barrier  # of dense layers
 
 
 cdef void walk(void *context, int member, int members) noexcept nogil:
-    """One step through all parts: a member does its share of each network's blocks and of each dense layer's rows.
+    """One step through all parts: a member does its share of each network's blocks and of each dense layer's rows or blocks.
 
-    No barrier is needed between parts. A network's step ends with one, but for what its first member then does to the state, and begins
-    with one, before which nothing but pointers is prepared; and of two dense layers a member reads the rows that it has written.
+    A barrier is needed between two dense layers alone, which have one workspace. A network's step ends with one, but for what its first
+    member then does to the state, and begins with one, before which nothing but pointers is prepared.
     """
     cdef Links *links = <Links *>context
     cdef Step step = links.step
@@ -36,16 +37,14 @@ cdef void walk(void *context, int member, int members) noexcept nogil:
                 part.steps.turn ^= 1
             advance(&step, member, members)
         else:
+            if members > 1 and k > 0 and links.parts[k - 1].steps == NULL:
+                fastrnn_barrier_wait(&links.barrier, members)
             dense = part.dense
+            dense.barrier = &links.barrier
             dense.x, dense.x_stride, dense.ids, dense.rows = step.x, step.x_stride, step.ids, step.n
             dense.out, dense.out_stride = step.out, part.out_bytes
             run_dense(&dense, member, members)
         step.x, step.x_stride, step.ids = step.out, part.out_bytes, NULL
-
-
-cdef inline double dense_time(const fastrnn_phase *phase, Py_ssize_t rows, Py_ssize_t itemsize) noexcept nogil:
-    """ns of so many rows, by the model of `step_time`."""
-    return <double>dense_sums(phase, itemsize) / STREAM_BYTES * phase.inputs * max(1.0, <double>rows / ROWS_FOR_FREE)
 
 
 @cython.final
@@ -139,6 +138,7 @@ cdef class Chain:
     cdef int members(self, Py_ssize_t n, bint many_steps) noexcept:
         """Threads for steps of n rows: all that may be used now, or one. Where more than one may be, the call has entered the pool."""
         cdef double alone = 0, together = 0
+        cdef DenseCall dense
         cdef int threads
         cdef Py_ssize_t k
         cdef Part *part
@@ -149,6 +149,7 @@ cdef class Chain:
             threads = self.threads
         if threads < 2:
             return 1
+        fastrnn_barrier_init(&self.links.barrier)
         for k in range(self.links.count):
             part = &self.links.parts[k]
             if part.steps != NULL:
@@ -156,8 +157,10 @@ cdef class Chain:
                 alone += step_time(self.network(k), 0, n, 1, False)
                 together += step_time(self.network(k), 0, n, threads, False)
             else:
-                alone += dense_time(part.dense.phase, n, self.itemsize)
-                together += dense_time(part.dense.phase, (n + threads - 1) // threads, self.itemsize)
+                dense = part.dense
+                dense.rows = n
+                alone += rows_time(&dense, 1)
+                together += blocks_time(&dense, threads) if by_blocks(&dense, threads) else rows_time(&dense, threads)
         if not many_steps or fastrnn_pool_crowded():
             together += launch()
         return threads if self.forced or together < alone - alone / GAIN else 1

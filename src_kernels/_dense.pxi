@@ -15,9 +15,12 @@ cdef struct DenseCall:
     char *out
     Py_ssize_t out_stride
     Py_ssize_t rows
+    Py_ssize_t itemsize
     Py_ssize_t tile             # rows of a tile
-    Py_ssize_t share            # bytes of workspace of one member
+    Py_ssize_t share            # bytes of workspace of one member: pointers to the rows of a tile, and their
+    Py_ssize_t pointers         #   so many bytes, then sums
     char *work
+    fastrnn_barrier *barrier
 
 
 cdef Py_ssize_t dense_sums(const fastrnn_phase *phase, Py_ssize_t itemsize) noexcept nogil:
@@ -28,25 +31,58 @@ cdef Py_ssize_t dense_sums(const fastrnn_phase *phase, Py_ssize_t itemsize) noex
 cdef void lay_out_dense(DenseCall *call, Py_ssize_t rows, Py_ssize_t itemsize) noexcept nogil:
     """Find the tile, and what a member needs, for up to so many rows."""
     cdef Py_ssize_t sums = dense_sums(call.phase, itemsize)
+    call.itemsize = itemsize
     call.tile = min(rows, max(DENSE_TILE_LEAST, min(DENSE_TILE_ROWS, DENSE_TILE_BYTES // sums)))
-    call.share = (2 * call.tile * <Py_ssize_t>sizeof(void *) + FASTRNN_LINE - 1) // FASTRNN_LINE * FASTRNN_LINE + call.tile * sums
+    call.pointers = (2 * call.tile * <Py_ssize_t>sizeof(void *) + FASTRNN_LINE - 1) // FASTRNN_LINE * FASTRNN_LINE
+    call.share = call.pointers + call.tile * sums
+
+
+cdef inline double rows_time(const DenseCall *call, int members) noexcept nogil:
+    """ns, by the model of `step_time`, where each member takes some rows."""
+    return columns_time(column_time(FASTRNN_RNN, call.phase, call.itemsize, 1), call.phase.inputs, (call.rows + members - 1) // members)
+
+
+cdef inline double blocks_time(const DenseCall *call, int members) noexcept nogil:
+    """ns where each member takes some blocks of all rows."""
+    return columns_time(column_time(FASTRNN_RNN, call.phase, call.itemsize, members), call.phase.inputs, call.rows) + MEETING * members
+
+
+cdef inline bint by_blocks(const DenseCall *call, int members) noexcept nogil:
+    """Whether members share the blocks: then one tile holds the sums of all rows."""
+    return members > 1 and call.rows <= call.tile and blocks_time(call, members) < rows_time(call, members)
 
 
 cdef void run_dense(void *context, int member, int members) noexcept nogil:
-    """One member's rows."""
+    """One member's rows, or its blocks of the sums of all rows and then the functions of its rows."""
     cdef const DenseCall *call = <const DenseCall *>context
     cdef char *work = call.work + member * call.share
     cdef void **x = <void **>work
     cdef void **out = x + call.tile
-    cdef void *sums = work + (2 * call.tile * <Py_ssize_t>sizeof(void *) + FASTRNN_LINE - 1) // FASTRNN_LINE * FASTRNN_LINE
-    cdef Py_ssize_t row = call.rows * member // members, end = call.rows * (member + 1) // members, here, i
+    cdef char *sums = call.work + call.pointers
+    cdef Py_ssize_t size = dense_sums(call.phase, call.itemsize), row = call.rows * member // members, end = call.rows * (member + 1) // members
+    cdef Py_ssize_t blocks, here, i
+    if by_blocks(call, members):
+        blocks = blocks_of(FASTRNN_RNN, call.phase.units, call.itemsize)
+        point(call, 0, call.rows, x, out)
+        call.kernels.inputs(FASTRNN_RNN, call.phase, <const void *const *>x, sums, size // call.itemsize, blocks * member // members,
+                            blocks * (member + 1) // members, 0, call.rows)
+        fastrnn_barrier_wait(call.barrier, members)
+        for i in range(row, end):
+            call.kernels.activate(call.phase.activation, sums + i * size, out[i], call.phase.units)
+        return
     while row < end:
         here = min(call.tile, end - row)
-        for i in range(here):
-            x[i] = <void *>(call.x + (call.ids[row + i] if call.ids != NULL else row + i) * call.x_stride)
-            out[i] = call.out + (row + i) * call.out_stride
-        call.kernels.dense(call.phase, <const void *const *>x, sums, <void *const *>out, here)
+        point(call, row, here, x, out)
+        call.kernels.dense(call.phase, <const void *const *>x, work + call.pointers, <void *const *>out, here)
         row += here
+
+
+cdef inline void point(const DenseCall *call, Py_ssize_t row, Py_ssize_t count, void **x, void **out) noexcept nogil:
+    """Let x and out be so many rows, from this one on."""
+    cdef Py_ssize_t i
+    for i in range(count):
+        x[i] = <void *>(call.x + (call.ids[row + i] if call.ids != NULL else row + i) * call.x_stride)
+        out[i] = call.out + (row + i) * call.out_stride
 
 
 @cython.final
@@ -68,6 +104,7 @@ cdef class DenseEngine:
 
     def __call__(self, cnp.ndarray x not None, cnp.ndarray out not None, int threads=1):
         cdef DenseCall call
+        cdef fastrnn_barrier barrier
         cdef Py_ssize_t work
         cdef void *block
         cdef int members = 1
@@ -82,7 +119,10 @@ cdef class DenseEngine:
         work = call.rows * self.phase.units * self.phase.inputs
         if threads > 1 and work >= 2 * DENSE_SPLIT_WORK:
             entered = True
-            members = <int>max(1, min(<Py_ssize_t>threads_now(threads), work // DENSE_SPLIT_WORK, call.rows)) # no processor may be left
+            members = <int>max(1, min(<Py_ssize_t>threads_now(threads), work // DENSE_SPLIT_WORK)) # no processor may be left
+            members = members if by_blocks(&call, members) else <int>min(<Py_ssize_t>members, call.rows)
+            fastrnn_barrier_init(&barrier)
+            call.barrier = &barrier
         if posix_memalign(&block, FASTRNN_LINE, members * call.share):
             if entered:
                 fastrnn_pool_leave()

@@ -6,8 +6,8 @@ cdef struct Generation:
     Links *links             # from ids to logits
     char *logits             # [R][V]
     Py_ssize_t size          # V
-    char *p                  # [V] probabilities of a row
-    int64_t *heap            # [V]
+    char *p                  # [members][V] probabilities of a row
+    int64_t *order           # [members][2][V] for `pick`
     int64_t *rows            # [alive] those that go on, in order
     int64_t *ids             # [alive] what they are fed
     Py_ssize_t alive
@@ -20,15 +20,15 @@ cdef struct Generation:
     int64_t most             # tokens of a row
     int64_t *tokens          # [R][steps] results, -1 where there is none
     Py_ssize_t steps
-    Py_ssize_t failed        # a row whose logits are not finite, or -1
+    Py_ssize_t *failed       # [members] the first row whose logits are not finite, or -1
     fastrnn_barrier barrier
 
 
-cdef void begin(Generation *g) noexcept nogil:
-    """Find the rows that go on."""
+cdef void begin(Generation *g, int members) noexcept nogil:
+    """Find the rows that go on: none after a failure."""
     cdef Py_ssize_t kept = 0, i
     cdef int64_t row
-    for i in range(g.alive):
+    for i in range(g.alive if failure(g, members) < 0 else 0):
         row = g.rows[i]
         if g.last[row] >= 0 and g.made[row] < g.most:
             g.rows[kept], g.ids[kept] = row, g.last[row]
@@ -36,19 +36,30 @@ cdef void begin(Generation *g) noexcept nogil:
     g.alive = g.links.step.n = kept
 
 
-cdef void finish(Generation *g, Py_ssize_t step) noexcept nogil:
-    """Draw a token for each row that goes on."""
+cdef Py_ssize_t failure(const Generation *g, int members) noexcept nogil:
+    """The first row whose logits are not finite, or -1: rows are in order, and members take them so."""
+    cdef int member
+    for member in range(members):
+        if g.failed[member] >= 0:
+            return g.failed[member]
+    return -1
+
+
+cdef void finish(Generation *g, Py_ssize_t step, int member, int members) noexcept nogil:
+    """Draw a token for each of a member's rows."""
+    cdef char *p = g.p + member * g.size * g.itemsize
+    cdef int64_t *order = g.order + member * 2 * g.size
     cdef Py_ssize_t i, k
     cdef int64_t row, token
     cdef char *at
-    for i in range(g.alive):
+    for i in range(g.alive * member // members, g.alive * (member + 1) // members):
         row, at = g.rows[i], g.logits + i * g.size * g.itemsize
         if g.itemsize == sizeof(float):
-            token = pick(g.kernels, <const float *>at, <float *>g.p, g.size, &g.how, g.seeds[row], g.made[row], g.heap)
+            token = pick(g.kernels, <const float *>at, <float *>p, g.size, &g.how, g.seeds[row], g.made[row], order)
         else:
-            token = pick(g.kernels, <const double *>at, <double *>g.p, g.size, &g.how, g.seeds[row], g.made[row], g.heap)
+            token = pick(g.kernels, <const double *>at, <double *>p, g.size, &g.how, g.seeds[row], g.made[row], order)
         if token < 0:
-            g.failed, g.alive = row, 0
+            g.failed[member] = row
             return
         g.last[row] = token
         for k in range(g.stop_count):
@@ -60,19 +71,18 @@ cdef void finish(Generation *g, Py_ssize_t step) noexcept nogil:
 
 
 cdef void generate(void *context, int member, int members) noexcept nogil:
-    """The tokens of a call: all members walk through the chain together, the first one does all else."""
+    """The tokens of a call: all members walk through the chain together, then each draws those of the rows whose logits it has written."""
     cdef Generation *g = <Generation *>context
     cdef Py_ssize_t step
     for step in range(g.steps):
         if member == 0:
-            begin(g)
+            begin(g, members)
         fastrnn_barrier_wait(&g.barrier, members)
         if g.alive == 0:
             break
         walk(g.links, member, members)
+        finish(g, step, member, members)
         fastrnn_barrier_wait(&g.barrier, members)
-        if member == 0:
-            finish(g, step)
 
 
 @cython.final
@@ -116,9 +126,11 @@ cdef class Generator:
     cdef Py_ssize_t lay_out(self, char *block, Py_ssize_t rows) noexcept:
         """Point everything into `block`; returns the bytes it takes."""
         cdef Generation *g = &self.g
+        cdef Py_ssize_t members = min(self.chain.threads, FASTRNN_MAX_MEMBERS)
         cdef Py_ssize_t used = carve(block, FASTRNN_LINE, rows * g.size * g.itemsize, <void **>&g.logits)
-        used = carve(block, used, g.size * g.itemsize, <void **>&g.p)
-        used = carve(block, used, g.size * sizeof(int64_t), <void **>&g.heap)
+        used = carve(block, used, members * g.size * g.itemsize, <void **>&g.p)
+        used = carve(block, used, members * 2 * g.size * sizeof(int64_t), <void **>&g.order)
+        used = carve(block, used, members * sizeof(Py_ssize_t), <void **>&g.failed)
         used = carve(block, used, rows * sizeof(int64_t), <void **>&g.rows)
         return carve(block, used, rows * sizeof(int64_t), <void **>&g.ids)
 
@@ -131,12 +143,14 @@ cdef class Generator:
         cdef Py_ssize_t i
         cdef int members
         g.tokens, g.steps = <int64_t *>cnp.PyArray_DATA(tokens), cnp.PyArray_DIM(tokens, 1)
-        g.alive, g.failed = cnp.PyArray_DIM(tokens, 0), -1
+        g.alive = cnp.PyArray_DIM(tokens, 0)
         for i in range(g.alive):
             g.rows[i] = i
         tokens.fill(-1)
         members = self.chain.members(g.alive, True)
         fastrnn_barrier_init(&g.barrier)
+        for i in range(members):
+            g.failed[i] = -1
         with nogil:
             if members == 1:
                 generate(g, 0, 1)
@@ -144,4 +158,4 @@ cdef class Generator:
                 fastrnn_pool_run(members, generate, g)
             if self.chain.threads > 1:
                 fastrnn_pool_leave()
-        return g.failed
+        return failure(g, members)

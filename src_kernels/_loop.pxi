@@ -56,14 +56,19 @@ cdef inline Py_ssize_t groups_of(Py_ssize_t units, Py_ssize_t itemsize) noexcept
     return (units * itemsize + FASTRNN_GROUP_BYTES - 1) // FASTRNN_GROUP_BYTES
 
 
+cdef inline Py_ssize_t blocks_of(int kind, Py_ssize_t units, Py_ssize_t itemsize) noexcept nogil:
+    cdef Py_ssize_t block = fastrnn_phase_block(kind)
+    return (groups_of(units, itemsize) + block - 1) // block
+
+
 cdef void measure(Direction *direction, Py_ssize_t itemsize) noexcept nogil:
     """Fill in what follows from the sizes of the phases, which a step would take longer to work out than to read."""
-    cdef Py_ssize_t groups
-    cdef int i, block
+    cdef Py_ssize_t units
+    cdef int i
     for i in range(direction.phases):
-        groups, block = groups_of(direction.phase[i].units, itemsize), fastrnn_phase_block(direction.kind[i])
-        direction.blocks[i] = (groups + block - 1) // block
-        direction.sums[i] = groups * fastrnn_phase_gates(direction.kind[i]) * FASTRNN_GROUP_BYTES // itemsize
+        units = direction.phase[i].units
+        direction.blocks[i] = blocks_of(direction.kind[i], units, itemsize)
+        direction.sums[i] = groups_of(units, itemsize) * fastrnn_phase_gates(direction.kind[i]) * FASTRNN_GROUP_BYTES // itemsize
 
 
 cdef inline void meet(const Team *team) noexcept nogil:

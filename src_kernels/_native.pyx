@@ -5,7 +5,7 @@ allocated inside the loop over time. README.md beside this file shows the stages
 """
 
 cimport cython
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
@@ -78,6 +78,7 @@ cdef extern from "kernels.h" nogil:
         fastrnn_inputs_fn inputs
         void (*dense)(const fastrnn_phase *, const void *const *, void *, void *const *, Py_ssize_t) noexcept nogil
         void (*activate)(int, const void *, void *, Py_ssize_t) noexcept nogil
+        void (*probabilities)(double, const void *, void *, Py_ssize_t) noexcept nogil
         int ahead
     int fastrnn_phase_gates(int)
     int fastrnn_phase_block(int)

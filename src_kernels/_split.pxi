@@ -37,24 +37,33 @@ cdef struct Call:
     char *block                 # a line, and the workspace
     Py_ssize_t bytes            #   of so many bytes
 
+cdef inline double column_time(int kind, const fastrnn_phase *phase, Py_ssize_t itemsize, int parts) noexcept nogil:
+    """ns that one row takes to read a column of the largest of `parts` shares of a phase's blocks."""
+    cdef Py_ssize_t blocks = (blocks_of(kind, phase.units, itemsize) + parts - 1) // parts
+    return <double>min(groups_of(phase.units, itemsize), blocks * fastrnn_phase_block(kind)) * fastrnn_phase_gates(kind) * FASTRNN_GROUP_BYTES / STREAM_BYTES
+
+
+cdef inline double columns_time(double column, Py_ssize_t columns, Py_ssize_t rows) noexcept nogil:
+    """ns of so many columns that one row reads in `column`, times so many rows."""
+    cdef double reading = column * columns
+    return reading * max(1.0, <double>rows / ROWS_FOR_FREE) + (reading / FAR_SHARE if reading * STREAM_BYTES > NEAR_BYTES else 0)
+
+
 cdef inline double step_time(const Network *net, int way, Py_ssize_t rows, int parts, bint many_steps) noexcept nogil:
     """ns of one step through all layers of one direction, for the largest of `parts` shares of the blocks."""
-    cdef double total = 0, line, reading, heavy = max(1.0, <double>rows / ROWS_FOR_FREE)
+    cdef double total = 0, column
     cdef const Direction *direction
     cdef const fastrnn_phase *phase
-    cdef Py_ssize_t layer, groups, blocks
+    cdef Py_ssize_t layer
     cdef int i
     for layer in range(net.layers):
         direction = &net.directions[layer * net.ways + way]
         for i in range(direction.phases):
             phase = &direction.phase[i]
-            groups = groups_of(phase.units, net.itemsize)
-            blocks = (direction.blocks[i] + parts - 1) // parts
-            line = <double>min(groups, blocks * fastrnn_phase_block(direction.kind[i])) * fastrnn_phase_gates(direction.kind[i]) * FASTRNN_GROUP_BYTES / STREAM_BYTES
-            reading = line * (phase.depth if many_steps else phase.depth + phase.inputs)
-            total += reading * heavy + (reading / FAR_SHARE if reading * STREAM_BYTES > NEAR_BYTES else 0)
+            column = column_time(direction.kind[i], phase, net.itemsize, parts)
+            total += columns_time(column, phase.depth if many_steps else phase.depth + phase.inputs, rows)
             # Inputs of many steps are projected at the rate of multiplications, on the way where one row leaves room for them.
-            total += line * phase.inputs * rows / ROWS_FOR_FREE if many_steps else 0
+            total += column * phase.inputs * rows / ROWS_FOR_FREE if many_steps else 0
             total += MEETING * parts if parts > 1 else 0
     return total
 

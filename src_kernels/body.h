@@ -63,6 +63,7 @@ static const fastrnn_kernels FN(kernels) = {
     .inputs = FN(inputs),
     .dense = FN(dense),
     .activate = FN(activate),
+    .probabilities = FN(probabilities),
     .ahead = AHEAD,
 };
 

@@ -76,6 +76,12 @@ static void FN(check_activate)(int kind, const void *in, const void *out, ptrdif
     assert(n == 0 || (in && out && (in == out || FN(apart)(in, n, out, n))));
 }
 
+static void FN(check_probabilities)(double temperature, const void *in, const void *out, ptrdiff_t n)
+{
+    assert(0 < (T)temperature && (T)temperature - (T)temperature == 0);
+    FN(check_activate)(FASTRNN_SOFTMAX, in, out, n);
+}
+
 static void FN(check_dense)(const void *sums, void *const *out, ptrdiff_t rows)
 {
     assert(rows >= 0);

@@ -32,7 +32,8 @@ INLINE T FN(log)(T x)
     return FMA(k, LN2, FMA(u * square, acc, u + u));
 }
 
-static void FN(softmax)(int log, const T *in, T *out, ptrdiff_t n)
+/* softmax or log_softmax of a row; or, where the temperature is not 1, softmax of what its numbers lack to the largest, divided by it. */
+INLINE void FN(softmax)(const int log, const int divides, T temperature, const T *in, T *out, ptrdiff_t n)
 {
     enum { REGISTERS = GROUP / LANES };
     _Alignas(FASTRNN_GROUP_BYTES) T lanes[GROUP];
@@ -50,7 +51,8 @@ static void FN(softmax)(int log, const T *in, T *out, ptrdiff_t n)
         for (int r = 0; r < REGISTERS && i + r * LANES < n; r++) {
             const ptrdiff_t at = i + r * LANES;
             const int count = n - at < LANES ? (int)(n - at) : LANES;
-            const vec e = FN(exp_minus)(v_sub(top, FN(load_some)(in + at, count, -(T)INFINITY)));
+            const vec below = v_sub(top, FN(load_some)(in + at, count, -(T)INFINITY));
+            const vec e = FN(exp_minus)(divides ? v_div(below, v_set1(temperature)) : below);
             sums[r] = v_add(sums[r], e);
             if (!log) FN(store_some)(out + at, e, count);
         }
@@ -67,14 +69,21 @@ static void FN(softmax)(int log, const T *in, T *out, ptrdiff_t n)
 static void FN(activate)(int kind, const void *in, void *out, ptrdiff_t n)
 {
     CHECK(FN(check_activate)(kind, in, out, n));
-    if (kind == FASTRNN_SOFTMAX || kind == FASTRNN_LOG_SOFTMAX) {
-        FN(softmax)(kind == FASTRNN_LOG_SOFTMAX, in, out, n);
-        return;
+    switch (kind) {
+    case FASTRNN_SOFTMAX: FN(softmax)(0, 0, 1, in, out, n); return;
+    case FASTRNN_LOG_SOFTMAX: FN(softmax)(1, 0, 1, in, out, n); return;
     }
     for (ptrdiff_t i = 0; i < n; i += LANES) {
         const int count = n - i < LANES ? (int)(n - i) : LANES;
         FN(store_some)((T *)out + i, FN(activation)(kind, FN(load_some)((const T *)in + i, count, 0)), count);
     }
+}
+
+static void FN(probabilities)(double temperature, const void *in, void *out, ptrdiff_t n)
+{
+    CHECK(FN(check_probabilities)(temperature, in, out, n));
+    if ((T)temperature == 1) FN(activate)(FASTRNN_SOFTMAX, in, out, n);
+    else FN(softmax)(0, 1, (T)temperature, in, out, n);
 }
 
 static void FN(dense)(const fastrnn_phase *p, const void *const *x, void *sums, void *const *out, ptrdiff_t rows)

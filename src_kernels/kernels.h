@@ -82,11 +82,16 @@ typedef void (*fastrnn_dense_fn)(const fastrnn_phase *, const void *const *x, vo
 /* out = f(in) for n numbers, which are one row where f is of a row; in and out are the same or do not overlap. */
 typedef void (*fastrnn_activate_fn)(int activation, const void *in, void *out, ptrdiff_t n);
 
+/* out = softmax((in - max(in)) / temperature) of a row, for a temperature that is finite and above 0 in T; NaN where a number is or the largest
+ * is infinite. */
+typedef void (*fastrnn_probabilities_fn)(double temperature, const void *in, void *out, ptrdiff_t n);
+
 typedef struct {
     fastrnn_step_fn step[FASTRNN_PHASES];
     fastrnn_inputs_fn inputs;
     fastrnn_dense_fn dense;
     fastrnn_activate_fn activate;
+    fastrnn_probabilities_fn probabilities;
     int ahead;                 /* whether a step of one row can project inputs on the way: the tier has registers for both */
 } fastrnn_kernels;
 

@@ -211,6 +211,15 @@ def test_the_same_bits_on_any_number_of_threads(name, function):
             assert same_bits(out, expected)
 
 
+def test_threads_share_the_blocks_of_a_single_row():
+    pytest.importorskip("fastrnn._native")
+    layer = make(2100, 4099)
+    x = rows(layer, 1)
+    expected = layer(x, backend="cython", num_threads=1)
+    for threads in (2, 5):
+        assert same_bits(layer(x, backend="cython", num_threads=threads), expected)
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_calls_from_many_threads(name):
     """More calls at once than there are processors, each worth sharing, which leaves some no processor to share."""

@@ -154,6 +154,41 @@ def test_every_backend_writes_the_same(kind, dtype, how):
         )
 
 
+def large(dtype, scale):
+    """A model of many tokens, of which some are equally probable; the larger the scale, the more are improbable."""
+    vocab, rng = 3001, np.random.default_rng(5)
+    weight, bias = rng.normal(size=(vocab, 17)) * scale, np.round(rng.normal(size=vocab) * scale)
+    weight[::3] = 0
+    return make(vocab=vocab, dtype=dtype, head=(weight, bias, "softmax"))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"top_k": 1},
+        {"top_k": 40},
+        {"top_k": 1700},
+        {"top_k": 3000},
+        {"top_p": 0.9},
+        {"top_p": 1e-9},
+        {"top_p": 1 - 2**-53},
+        {"top_k": 2999, "top_p": 1 - 2**-53},
+        {"top_k": 60, "top_p": 0.8},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("scale", [0, 0.01, 1, 8])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_many_tokens(dtype, scale, how):
+    """Compiled draws find the most probable ones among few."""
+    model, results = large(dtype, scale), []
+    for name in SAME:
+        with fastrnn.use_backend(name):
+            results.append(model.generate([[1], [2, 3]], 12, seed=3, **how))
+    for other in results[1:]:
+        assert all(map(np.array_equal, other, results[0]))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_tables_or_none(compiled, kind, monkeypatch):
     """A matrix that is too large for tables has its rows projected at each step."""
@@ -218,15 +253,31 @@ def test_rows_on_threads_of_numba(how, monkeypatch):
 
 
 def test_threads_write_the_same(compiled):
+    """Threads share the blocks of every layer, of which one row's head has enough, and the draws."""
     model = make(hidden=512, layers=2, vocab=96, scale=0.3)
+    wide = make(hidden=17, vocab=9000, scale=0.3)
     results = []
     for count in (1, 2, 5):
         fastrnn.set_num_threads(count)
         try:
-            results.append(model.generate([[1], [2]], 40, n=3, seed=0))
+            results.append([*model.generate([[1], [2]], 40, n=3, seed=0), wide.generate([1], 40, top_k=9, seed=0)])
         finally:
             fastrnn.set_num_threads(None)
     assert all(np.array_equal(a, b) for result in results[1:] for a, b in zip(result, results[0], strict=True))
+
+
+def test_a_failure_is_the_first_row_s_on_any_number_of_threads(compiled):
+    model = make(hidden=512, layers=2, vocab=96, scale=0.3)
+    states = model.predict([[1]] * 8, return_state=True)[1]
+    for h in states[0][0][:, 3], states[0][0][:, 6]:
+        h[:] = np.nan
+    for count in (1, 2, 5):
+        fastrnn.set_num_threads(count)
+        try:
+            with pytest.raises(ValueError, match="logits of row 3 are NaN"):
+                model.generate([[1]] * 8, 4, state=states)
+        finally:
+            fastrnn.set_num_threads(None)
 
 
 @pytest.mark.parametrize("hidden", [17, 256])

@@ -81,11 +81,16 @@ def test_a_limit_may_be_as_large_as_a_word(backend):
     assert np.array_equal(y, model.predict([1, 2]))
 
 
-def test_a_temperature_that_the_dtype_rounds_to_infinity(backend):
-    model = make()
-    assert np.array_equal(
-        model.generate([1], 9, seed=0, temperature=1e300), model.generate([1], 9, seed=0, temperature=1e30)
-    )
+@pytest.mark.parametrize("never", [None, 3])
+def test_a_temperature_that_the_dtype_rounds_to_infinity(backend, never):
+    """A token whose logit is -inf has no probability at any temperature."""
+    bias = np.zeros(8)
+    if never is not None:
+        bias[never] = -np.inf
+    model = fastrnn.SequenceModel(make().layers, embedding="one_hot", head=(make().head[0].plan.weight, bias))
+    hot = model.generate([1], 99, seed=0, temperature=1e300)
+    assert np.array_equal(hot, model.generate([1], 99, seed=0, temperature=1e30))
+    assert set(hot.tolist()) == set(range(8)) - {never}
 
 
 def test_seeds_have_no_end(backend):

@@ -313,7 +313,12 @@ def many_ids():
     return fastrnn.SequenceModel(make("gru_before", 5, 37), embedding=matrix(9000, 5))
 
 
-SHARED = STREAMS | BY_IDS | {"many_ids": many_ids}
+def wide_heads():
+    """Dense layers that threads share by blocks, where there are few rows."""
+    return fastrnn.SequenceModel(make("gru", 5, 37), head=[dense(999, 37, "tanh"), dense(4001, 999, "softmax")])
+
+
+SHARED = STREAMS | BY_IDS | {"many_ids": many_ids, "wide_heads": wide_heads}
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
@@ -335,6 +340,24 @@ def test_shared_steps(name, batch, threads):
         out = np.empty_like(wanted[:, t])
         shared._advance(x[:, t], None, out)
         assert same_bits(out, wanted[:, t])
+
+
+def test_a_wide_dense_layer_after_a_narrow_one():
+    """Their workspace is one, and threads may be in either: for long enough that some are."""
+    pytest.importorskip("fastrnn._native")
+    model = fastrnn.SequenceModel(make("rnn", 5, 64), head=[dense(64, 64, "tanh"), dense(4000, 64)])
+    x = sequences(model, 100, 1)[:, 0]
+    with fastrnn.use_backend("cython"):
+        fastrnn.set_num_threads(1)
+        try:
+            alone = model.stream(100)
+            wanted = [alone.step(x) for _ in range(20)]
+            fastrnn.set_num_threads(2)
+            for _ in range(15):
+                shared = model.stream(100)
+                assert all(same_bits(shared.step(x), y) for y in wanted)
+        finally:
+            fastrnn.set_num_threads(None)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 13])

@@ -7,8 +7,12 @@ import numpy as np
 from fastrnn.numba_kernels.dense import activate
 from fastrnn.numba_kernels.door import njit
 from fastrnn.numba_kernels.kind import Kind
+from fastrnn.numba_kernels.simd import address, integers, itemsize, move
 
-__all__ = ["Sampling", "pick"]
+__all__ = ["PLACES", "Sampling", "pick"]
+
+PLACES = 257
+"""Numbers of workspace that `pick` sorts with."""
 
 Sampling = namedtuple("Sampling", "temperature top_k top_p")
 
@@ -33,44 +37,55 @@ def _uniform(seed, count):
 
 
 @njit()
-def _before(p, a, b):
-    """Whether token a is more probable than b; of equals the first is."""
-    return p[a] > p[b] or (p[a] == p[b] and a < b)
+def _digit(p, token, shift):
+    """A byte of a probability; of a larger one it is smaller, if the bytes above are equal."""
+    at = token * itemsize(p)
+    return 255 - (integers(address(p))[at >> 3] >> ((at & 7) * 8 + shift) & 255)
 
 
 @njit()
-def _sink(p, heap, size, at):
-    """Move an entry down to where no child comes before it."""
-    moved = heap[at]
-    while 2 * at + 1 < size:
-        child = 2 * at + 1
-        if child + 1 < size and _before(p, heap[child + 1], heap[child]):
-            child += 1
-        if not _before(p, heap[child], moved):
-            break
-        heap[at] = heap[child]
-        at = child
-    heap[at] = moved
+def _rank(p, size, least, order, places):
+    """Write the tokens that are as probable as `least`, or more, to order, the most probable first; return how many.
 
-
-@njit()
-def _ranked(p, heap, size, ranks, rank):
-    """Take tokens from the heap up to one of this rank; they stand behind it, the most probable last. Return `ranks`.
-
-    So many of them have left the heap.
+    Of equals the first one is first. A radix sort: byte by byte, from the lowest one on.
     """
-    while ranks <= rank:
-        last = size - 1 - ranks
-        token = heap[0]
-        heap[0] = heap[last]
-        _sink(p, heap, last, 0)
-        heap[last] = token
-        ranks += 1
-    return ranks
+    count = 0
+    for i in range(size):
+        order[count] = i
+        count += int(p[i] >= least)
+    given, spare = order, move(order, size)
+    for shift in range(0, 8 * itemsize(p), 8):
+        for k in range(PLACES):
+            places[k] = 0
+        for i in range(count):
+            places[1 + _digit(p, given[i], shift)] += 1
+        for k in range(256):
+            places[k + 1] += places[k]
+        for i in range(count):
+            k = _digit(p, given[i], shift)
+            spare[places[k]] = given[i]
+            places[k] += 1
+        given, spare = spare, given
+    return count
 
 
 @njit()
-def _draw(p, size, how, u, heap):
+def _reached_by(p, size, count):
+    """A number that `count` tokens reach, and few others.
+
+    Of so many stretches each one has a largest, and this is the least of them.
+    """
+    least = np.float64(1)
+    for k in range(count):
+        largest = np.float64(0)
+        for i in range(size * k // count, size * (k + 1) // count):
+            largest = max(largest, np.float64(p[i]))
+        least = min(least, largest)
+    return least
+
+
+@njit()
+def _draw(p, size, how, u, order, places):
     """Where u times the sum of what may be drawn lies; ids in order, or in that of falling probability if some may not.
 
     Sums are of float64, one term after the other.
@@ -78,33 +93,25 @@ def _draw(p, size, how, u, heap):
     kept = min(how.top_k, size) if how.top_k else size
     few = kept < size
     cut = few or how.top_p < 1
-    ranks = 0
-    if cut:
-        for i in range(size):
-            heap[i] = i
-        for i in range(size // 2 - 1, -1, -1):
-            _sink(p, heap, size, i)
-    total = 0.0
+    ranked, total = 0, 0.0
+    if few:
+        ranked = _rank(p, size, _reached_by(p, size, kept), order, places)
     for i in range(kept):
-        token = i
-        if few:
-            ranks = _ranked(p, heap, size, ranks, i)
-            token = heap[size - 1 - i]
-        total += np.float64(p[token])
+        total += np.float64(p[order[i] if few else i])
     if how.top_p < 1:
+        if not few:  # those below make up half of what may be left out
+            ranked = _rank(p, size, (1 - how.top_p) * total / (2 * size), order, places)
         enough, reached = how.top_p * total, 0.0
         for i in range(kept):
-            ranks = _ranked(p, heap, size, ranks, i)
-            reached += np.float64(p[heap[size - 1 - i]])
+            if i == ranked:  # but for what sums are rounded by
+                ranked = _rank(p, size, 0.0, order, places)
+            reached += np.float64(p[order[i]])
             if reached >= enough:
                 kept, total = i + 1, reached
                 break
     reached, chosen = 0.0, 0
     for i in range(kept):
-        token = i
-        if cut:
-            ranks = _ranked(p, heap, size, ranks, i)
-            token = heap[size - 1 - i]
+        token = order[i] if cut else i
         reached += np.float64(p[token])
         if p[token] > 0:
             chosen = token
@@ -114,21 +121,24 @@ def _draw(p, size, how, u, heap):
 
 
 @njit()
-def pick(logits, p, size, how, seed, count, heap, group):
-    """The token after `count` others, or -1 where a logit is NaN or the largest is infinite."""
-    best = 0
+def pick(logits, p, size, how, seed, count, order, places, group):
+    """The token after `count` others, or -1 where a logit is NaN or the largest is infinite.
+
+    `order` is for two numbers of each token, `places` for `PLACES`, and `group` for virtual lanes.
+    """
+    best, largest = 0, logits[0]
     for i in range(size):
-        if logits[i] != logits[i]:
-            return -1
-        if logits[i] > logits[best]:
-            best = i
-    if logits[best] - logits[best] != 0:
+        if not logits[i] <= largest:
+            if logits[i] != logits[i]:
+                return -1
+            best, largest = i, logits[i]
+    if largest - largest != 0:
         return -1
     group[0] = how.temperature  # rounded to the logits' type
     temperature = group[0]
     if temperature == 0:
         return best
     for i in range(size):
-        p[i] = (logits[i] - logits[best]) / temperature
+        p[i] = (logits[i] - largest) / temperature
     activate(_SOFTMAX, p, p, size, group)
-    return _draw(p, size, how, _uniform(seed, count), heap)
+    return _draw(p, size, how, _uniform(seed, count), order, places)

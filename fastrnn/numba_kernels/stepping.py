@@ -14,6 +14,7 @@ from fastrnn.numba_kernels.arrays import GivenType
 from fastrnn.numba_kernels.calls import address_of, compiled
 from fastrnn.numba_kernels.chain import BY_IDS, CHAIN, STEP, advance_dense, run_step, run_steps
 from fastrnn.numba_kernels.dense import DENSE_GROUPS
+from fastrnn.numba_kernels.draw import PLACES
 from fastrnn.numba_kernels.forward import phases_of
 from fastrnn.numba_kernels.kind import PhasesType
 from fastrnn.numba_kernels.layers import TILE_GROUPS
@@ -217,7 +218,8 @@ class Generator:
             "now": 8 * STEP,
             "rows": 8 * share,
             "ids": 8 * share,
-            "heap": 8 * vocab,
+            "order": 2 * 8 * vocab,
+            "places": 8 * PLACES,
             "group": GROUP_BYTES,
             "p": vocab * itemsize,
             "logits": share * vocab * itemsize,

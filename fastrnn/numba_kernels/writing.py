@@ -32,7 +32,8 @@ SETTINGS = (
     "now",  # the numbers of a step
     "rows",  # [rows] those that go on,
     "ids",  # [rows] and what they are fed
-    "heap",  # [V]
+    "order",  # [2][V] for `pick`,
+    "places",  # and [PLACES]
     "group",  # for virtual lanes
     "p",  # [V] probabilities of a row
     "logits",  # [rows][V]
@@ -60,7 +61,8 @@ SETTINGS = (
     _NOW,
     _ROWS,
     _IDS,
-    _HEAP,
+    _ORDER,
+    _PLACES,
     _GROUP,
     _P,
     _LOGITS,
@@ -72,7 +74,8 @@ SETTINGS = (
 def run_writing(like, chain, settings, temperature, top_p):
     """Write some rows' tokens: up to `steps` of each."""
     given, kind = integers(settings), data(like)
-    now, rows, ids, heap = integers(given[_NOW]), integers(given[_ROWS]), integers(given[_IDS]), integers(given[_HEAP])
+    now, rows, ids = integers(given[_NOW]), integers(given[_ROWS]), integers(given[_IDS])
+    order, places = integers(given[_ORDER]), integers(given[_PLACES])
     group, p = pointer(kind, given[_GROUP]), pointer(kind, given[_P])
     last, made, tokens = integers(given[_LAST]), integers(given[_MADE]), integers(given[_TOKENS])
     seeds, stops = integers(given[_SEEDS]), integers(given[_STOPS])
@@ -91,7 +94,7 @@ def run_writing(like, chain, settings, temperature, top_p):
         walk(kind, chain, given[_NOW])
         for i in range(alive):
             row, logits = rows[i], pointer(kind, given[_LOGITS] + i * given[_VOCAB] * itemsize(kind))
-            token = pick(logits, p, given[_VOCAB], how, np.uint64(seeds[row]), made[row], heap, group)
+            token = pick(logits, p, given[_VOCAB], how, np.uint64(seeds[row]), made[row], order, places, group)
             if token < 0:
                 given[_FAILED] = step * given[_STREAMS] + row
                 return

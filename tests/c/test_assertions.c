@@ -1,6 +1,7 @@
 /* The assertions of the leaves and the pool: a call that breaks their contract is aborted, in a process of its own, and the same call without the
  * mistake is not. For builds without NDEBUG. */
 #define _XOPEN_SOURCE 700 /* fork, setrlimit */
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +31,7 @@ typedef struct {
     const void *x[ROWS], *h[ROWS];
     void *out[ROWS];
     ptrdiff_t block0, block1, row0, row1;
+    double temperature;
 } call;
 
 static real weights[MOST_GATES * PADDED * UNITS], vectors[2 * ROWS][UNITS], results[ROWS][MOST_GATES * PADDED], cells[ROWS][PADDED];
@@ -37,7 +39,7 @@ static int failures;
 
 static void make_call(call *c, const fastrnn_kernels *kernels, int kind) {
     const int group = FASTRNN_GROUP_BYTES / sizeof(real), groups = (UNITS + group - 1) / group, U = fastrnn_phase_block(kind);
-    *c = (call){.kernels = kernels, .kind = kind, .block1 = (groups + U - 1) / U, .row1 = ROWS};
+    *c = (call){.kernels = kernels, .kind = kind, .block1 = (groups + U - 1) / U, .row1 = ROWS, .temperature = 2};
     c->phase = (fastrnn_phase){.w_x = weights, .w_h = weights, .b = weights, .b_h = weights, .inputs = INPUTS, .depth = UNITS, .units = UNITS};
     for (int row = 0; row < ROWS; row++) c->x[row] = vectors[row], c->h[row] = vectors[ROWS + row], c->out[row] = results[row];
     c->io = (fastrnn_step){.x = c->x, .start = weights, .h = c->h, .prev = c->h, .out = c->out, .cell = cells, .cell_stride = PADDED};
@@ -49,6 +51,7 @@ static void inputs(call *c) {
 }
 static void dense(call *c) { c->kernels->dense(&c->phase, c->x, cells, c->out, c->row1); }
 static void activate(call *c) { c->kernels->activate(c->phase.activation, c->h[1], c->out[1], c->phase.units); }
+static void probabilities(call *c) { c->kernels->probabilities(c->temperature, c->h[1], c->out[1], c->phase.units); }
 static void pool(call *c) {
     fastrnn_barrier barrier;
     fastrnn_barrier_init(&barrier);
@@ -81,6 +84,8 @@ static void row_of_x(call *c) { c->x[1] = NULL; }
 static void row_of_out(call *c) { c->out[1] = NULL; }
 static void out_over_h(call *c) { c->out[1] = (char *)c->h[1] + (UNITS - 1) * sizeof(real); }
 static void out_over_x(call *c) { c->out[1] = (void *)c->x[1]; }
+static void cold(call *c) { c->temperature = 0; }
+static void hot(call *c) { c->temperature = INFINITY; }
 static void soon(call *c) { c->io.soon = c->x; }
 static void ahead(call *c) {
     static fastrnn_ahead parts_of_none;
@@ -102,6 +107,7 @@ static const struct {
     {"inputs", inputs, FASTRNN_LSTM, {first_block, last_block, first_row, order_of_rows, kind, w_x, row_of_x}},
     {"dense", dense, FASTRNN_RNN, {last_row, activation, w_x, row_of_x, row_of_out}},
     {"activate", activate, FASTRNN_RNN, {activation, units, out_over_h}},
+    {"probabilities", probabilities, FASTRNN_RNN, {units, out_over_h, cold, hot}},
     {"pool", pool, FASTRNN_RNN, {one_entered, one_too_many}},
 };
 

@@ -311,6 +311,18 @@ static void compare_row(const char *tier, const char *what, const char *function
                    (double)expected[v]);
 }
 
+static void check_probabilities(int tier, const real *logits, int V, real *expected, real *out) {
+    static const double temperatures[] = {1, 0.7, 40, 0x1p-120};
+    for (unsigned t = 0; t < sizeof temperatures / sizeof *temperatures; t++) {
+        real top = -INFINITY;
+        for (int v = 0; v < V; v++) top = max_of(logits[v], top);
+        for (int v = 0; v < V; v++) expected[v] = (logits[v] - top) / (real)temperatures[t];
+        softmax_of(0, expected, expected, V);
+        fastrnn_get_kernels(tier, DTYPE)->probabilities(temperatures[t], logits, out, V);
+        compare_row(fastrnn_tier_name(tier), "probabilities", t ? "tempered" : "plain", V, 0, 1, 0, expected, out);
+    }
+}
+
 /* A dense layer, and its function alone: into another row and in place.  PLAIN weights are small; the others are large, so that shares of a
  * softmax come out tiny and 0. */
 static void check_dense(unsigned function, int V, int K, int rows, kind_of_data kind, uint32_t seed) {
@@ -343,9 +355,11 @@ static void check_dense(unsigned function, int V, int K, int rows, kind_of_data 
             memcpy(out[r], given[r], (size_t)V * sizeof **out);
             kernels->activate(p.activation, out[r], out[r], V);
             compare_row(fastrnn_tier_name(tier), "activate in place", name, V, K, rows, r, expected[r], out[r]);
+            if (p.activation == FASTRNN_SOFTMAX) check_probabilities(tier, given[r], V, expected[r], out[r]);
         }
     }
     for (int r = 0; r < rows; r++) {
+        activate_row(name, given[r], expected[r], V);
         for (int v = 0; v < V; v++) add_to_checksum(expected[r][v]);
         dense_row(name, w, b, x[r], expected[r], K, V);
         for (int v = 0; v < V; v++) add_to_checksum(expected[r][v]);
