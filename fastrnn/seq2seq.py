@@ -210,7 +210,7 @@ class Seq2Seq:
             following[~alive] = -np.inf
             following[..., self._stop][ended] = scores[ended]  # a result that has ended is one candidate, as it is
             length = np.maximum(counts + ~ended, 1)[..., None] ** penalty
-            order = np.argsort(-(following / length).reshape(batch, -1), axis=1, kind="stable")[:, :width]
+            order = _least(-(following / length).reshape(batch, -1), width)
             scores = np.take_along_axis(following.reshape(batch, -1), order, 1)
             parent, token = order // size, order % size
             was = np.take_along_axis(ended, parent, 1)
@@ -223,6 +223,15 @@ class Seq2Seq:
             states = [tuple(np.ascontiguousarray(s[:, rows]) for s in state) for state in states]
         best = tokens[:, 0]  # the first of the order in which the last step left them
         return [row[row >= 0] for row in best]
+
+
+def _least(values: Array, count: int) -> Array:
+    """Return where the least numbers of each row (B, n) are, as a stable sort has them, NaN last: (B, count)."""
+    limits = np.partition(values, count - 1, axis=1)[:, count - 1]
+    found = [np.flatnonzero(~(row > limit)) for row, limit in zip(values, limits, strict=True)]
+    return np.array(
+        [among[np.argsort(row[among], kind="stable")[:count]] for row, among in zip(values, found, strict=True)]
+    )
 
 
 def _shapes(model: SequenceModel) -> list[list[tuple[int, int]]]:

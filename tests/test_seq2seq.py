@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn.seq2seq import _least
 
 SAME = [name for name in fastrnn.available_backends() if name != "reference"]
 LAYERS = {"rnn": fastrnn.RNN, "lstm": fastrnn.LSTM, "gru": fastrnn.GRU}
@@ -90,6 +91,15 @@ def test_a_beam_of_two():
                 following += [([*ids, v], log_p(model, state, [*ids, v])) for v in range(6)]
         kept = sorted(following, key=lambda result: -result[1])[:2]
     assert model.generate(x, 5, beam=2).tolist() == [i for i in kept[0][0] if i != 1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 37, 999, 1000])
+def test_the_least_numbers_are_those_of_a_stable_sort(count):
+    rng = np.random.default_rng(0)
+    values = np.round(rng.normal(size=(5, 1000)) * [[1e-3], [1], [30], [1000], [1]])
+    values[4, rng.random(1000) < 0.999] = np.nan
+    values[1:4, ::5] = np.inf
+    assert np.array_equal(_least(values, count), np.argsort(values, axis=1, kind="stable")[:, :count])
 
 
 @pytest.mark.parametrize("backend", SAME)
