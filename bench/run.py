@@ -27,6 +27,15 @@ FAMILIES = {
 }
 
 
+def highest(old: Any, new: Any) -> Any:
+    """The limits that two runs of one machine found: the highest rates, for a busy machine's are too low."""
+    if isinstance(old, dict):
+        return old | {key: highest(old[key], value) if key in old else value for key, value in new.items()}
+    if isinstance(old, list):
+        return [highest(*pair) for pair in zip(old, new, strict=True)]
+    return max(old, new)
+
+
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """Two runs of one machine as one: entries of an engine and a row that was measured again, or is no more, go."""
     for what in ("cpu", "python", "versions", "cores"):
@@ -39,7 +48,7 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     kept = [entry for entry in old["rows"] if entry["row"].rpartition("-")[0] in there]
     rows = {(entry["row"], entry["engine"]): entry for entry in kept}
     rows |= {(entry["row"], entry["engine"]): entry for entry in new["rows"]}
-    return old | new | {"rows": list(rows.values())}
+    return old | new | {"rows": list(rows.values()), "limits": highest(old["limits"], new["limits"])}
 
 
 def written(run: dict[str, Any]) -> str:

@@ -304,14 +304,15 @@ def test_rows_beside_ourselves_are_told():
 
 
 def test_runs_of_one_machine_are_merged():
-    def run(version, **engines):
+    def run(version, gflops=1, gigabytes=1, **engines):
         machine = {"cpu": "a CPU", "python": "3", "versions": {"numpy": version}, "cores": 2}
         entries = [{"row": NAME, "engine": engine, "ratio": value} for engine, value in engines.items()]
-        return {"date": version, "machine": machine, "rows": entries}
+        return {"date": version, "machine": machine, "rows": entries, "limits": limits_of(gflops, gigabytes)}
 
-    old = run("2", torch=1, numba=2)
+    old = run("2", 100, 30, torch=1, numba=2)
     old["rows"].append({"row": NAME.replace("T100", "T99"), "engine": "torch", "ratio": 1})  # of rows.py once
-    found = run_py["merged"](old, run("2", torch=3, openvino=4))
+    found = run_py["merged"](old, run("2", 99, 40, torch=3, openvino=4))
+    assert found["limits"] == limits_of(100, 40)
     assert {entry["row"] for entry in found["rows"]} == {NAME}
     assert {entry["engine"]: entry["ratio"] for entry in found["rows"]} == {"torch": 3, "numba": 2, "openvino": 4}
     with pytest.raises(ValueError, match="not of the same versions"):
