@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -64,12 +63,15 @@ class DensePlan:
         """V."""
         return len(self.weight)
 
-    @cached_property
+    @property
     def packed(self) -> "PackedPhase":
-        """The weights in kernel order, packed at first use."""
+        """The weights in kernel order, packed at first use; see `weights.Plan.packed`."""
         from fastrnn.packing import pack_dense
 
-        return pack_dense(self.weight, self.bias)
+        if "packed" not in self.__dict__:
+            self.__dict__.setdefault("packed", pack_dense(self.weight, self.bias))
+        found: PackedPhase = self.__dict__["packed"]
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "packed"}

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -94,12 +93,19 @@ class Plan:
         """Last axis of y: D*R."""
         return self.num_directions * self.state_sizes[0]
 
-    @cached_property
+    @property
     def packed(self) -> "tuple[tuple[PackedPhase, ...], ...]":
-        """The weights in kernel order, packed at first use."""
+        """The weights in kernel order, packed at first use.
+
+        Not a `cached_property`: without a lock of its own, as from Python 3.12 on, that keeps what the last of several
+        threads has packed, and engines hold addresses into what they were given.
+        """
         from fastrnn.packing import pack  # packing depends on this module
 
-        return tuple(pack(self.variant, w, self.dtype) for w in self.weights)
+        if "packed" not in self.__dict__:
+            self.__dict__.setdefault("packed", tuple(pack(self.variant, w, self.dtype) for w in self.weights))
+        found: tuple[tuple[PackedPhase, ...], ...] = self.__dict__["packed"]
+        return found
 
     @property
     def vocab_size(self) -> int:

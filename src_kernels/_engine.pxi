@@ -321,15 +321,16 @@ cdef class Engine:
     cdef const Network *network_by_ids(self) except NULL:
         """The network whose first layer takes ids, made at first use. Threads that meet here may all make tables; one stays."""
         cdef Direction *directions
-        cdef Py_ssize_t way
+        cdef Py_ssize_t way, vocab
         cdef int i
         if self.by_ids.directions != NULL:
             return &self.by_ids
-        plan, tables = self.plan, ()
-        if plan.embedding is None:
+        plan, embedding, vocab, tables = self.plan, self.plan.embedding, self.plan.vocab_size, ()
+        if embedding is None:
             raise ValueError("x is ids, and the plan has no embedding")
         if plan.table_bytes:
             tables = plan.tables(self._project)
+        # No Python code runs below, in which another thread could come in between.
         if self.by_ids.directions != NULL:
             return &self.by_ids
         directions = <Direction *>calloc(self.net.layers * self.net.ways, sizeof(Direction))
@@ -337,9 +338,9 @@ cdef class Engine:
             raise MemoryError()
         memcpy(directions, self.net.directions, self.net.layers * self.net.ways * sizeof(Direction))
         for way in range(self.net.ways):
-            directions[way].vocab = plan.vocab_size
+            directions[way].vocab = vocab
             if not tables:
-                directions[way].embedding = <const char *>cnp.PyArray_DATA(<cnp.ndarray?>plan.embedding)
+                directions[way].embedding = <const char *>cnp.PyArray_DATA(<cnp.ndarray?>embedding)
                 continue
             for i in range(self.net.phases):
                 if directions[way].phase[i].inputs:

@@ -346,12 +346,12 @@ def fresh_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-def process(tmp_path, cache, script, options="cache=True"):
+def process(tmp_path, cache, script, options="cache=True", **environment):
     """Run a script after USER, a file that stays as it is."""
     path = tmp_path / "user.py"
     if not path.exists():
         path.write_text(USER.replace("{options}", options))
-    env = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(cache), **environment}
     program = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nfrom user import *\n" + textwrap.dedent(script)
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -429,3 +429,17 @@ def test_the_backtest_is_the_live_stream():
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "live positions are the same to the bit: True" in done.stdout
+
+
+def test_a_large_workspace_lives_as_long_as_forward_needs_it(tmp_path, fresh_cache):
+    """Where glibc gives freed blocks back to the system at once, the first write into one ends the process."""
+    pytest.importorskip("fastrnn._native")
+    script = """
+    layer = fastrnn.LSTM(40, 128).init(0)
+    x = np.random.default_rng(0).normal(size=(1000, 40)).astype(np.float32)
+    w, y = jit.pack(layer), np.empty((1000, 128), np.float32)
+    for _ in range(5):
+        jit.forward(w, x, jit.init_state(w), y)
+    assert np.array_equal(y, layer(x)[0])
+    """
+    process(tmp_path, fresh_cache, script, MALLOC_MMAP_THRESHOLD_="65536")

@@ -1,8 +1,9 @@
 """Ids in the place of vectors: the bits of the vectors that they stand for, through tables and without them."""
 
 import pickle
+import weakref
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from threading import Barrier
 
 import numpy as np
@@ -14,7 +15,7 @@ from layer_cases import readonly, strided
 
 from fastrnn import backends, packing
 from fastrnn.cells import VARIANTS
-from fastrnn.weights import Weights
+from fastrnn.weights import Plan, Weights
 
 native = pytest.importorskip("fastrnn._native")
 SIZES = st.sampled_from((1, 2, 3, 8, 15, 16, 17, 33, 37, 65, 129))
@@ -225,6 +226,35 @@ def test_first_calls_at_once(backend, way):
 
         with ThreadPoolExecutor(8) as pool:
             assert all(all(found.result()) for found in [pool.submit(first_call) for _ in range(8)])
+
+
+@pytest.mark.parametrize("place", ["tables", "vocab_size"])
+def test_another_first_call_within_the_first_one(place):
+    """As if the thread changed where Python code runs: what the other call has made stays, for its kernels may be at work."""
+    native, made, others = pytest.importorskip("fastrnn._native"), [], []
+
+    def change(plan, here):
+        if here == place and made and not others:
+            others.append("one is enough")
+            results(plan, run, ids, state)
+
+    class Watched(Plan):
+        def tables(self, project):
+            tables = super().tables(project)
+            made.append(weakref.ref(tables[0][0]))
+            change(self, "tables")
+            return tables
+
+        @property
+        def vocab_size(self):
+            change(self, "vocab_size")
+            return super().vocab_size
+
+    plan, ids, x, state = embed(Case("lstm", "standard", 40, 64, steps=5, batch=2), np.float32, 500)
+    watched = Watched(**{field.name: getattr(plan, field.name) for field in fields(plan)})
+    run = native.Engine(watched)
+    assert equal(results(plan, run, ids, state), results(plan, run, x, state))
+    assert made[-1]() is not None
 
 
 def test_without_an_embedding():

@@ -2,11 +2,15 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import cases
 import numpy as np
 import pytest
 
+from fastrnn import packing
+from fastrnn.dense import DensePlan
 from fastrnn.packing import pack
 from fastrnn.weights import (
     Sizes,
@@ -232,3 +236,21 @@ def test_plans_pickle_without_what_they_packed():
     assert plan.state_sizes == (case.proj_size, 17)
     assert plan.output_size == 2 * case.proj_size
     assert plan.astype(np.float64).weights[0].w_ih.dtype == np.float64
+
+
+@pytest.mark.parametrize("kind", ["layer", "dense"])
+def test_threads_that_pack_at_once_get_the_same_arrays(kind, monkeypatch):
+    """Engines hold addresses into what they were given, and plans alone keep it."""
+    name = {"layer": "pack", "dense": "pack_dense"}[kind]
+    together, real = Barrier(2), getattr(packing, name)
+
+    def slow(*arguments):
+        together.wait(timeout=60)
+        return real(*arguments)
+
+    monkeypatch.setattr(packing, name, slow)
+    dense = DensePlan(np.ones((3, 4), np.float32), None, "linear")
+    plan = dense if kind == "dense" else cases.make_plan(cases.Case("gru", "standard", 5, 17), np.float32)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = [pool.submit(lambda: plan.packed) for _ in range(2)]
+        assert first.result() is second.result() is plan.packed

@@ -303,3 +303,4 @@ def forward_all(like, table, request):
                 call_rows(part[0], like, numbers, of_rows, work, 0, 1)
                 states = move(states, 2)
             x, inputs = out, outputs
+    memory[0] = 0  # Numba frees an array after its last mention, and above there are only addresses into it
