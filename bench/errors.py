@@ -1,5 +1,7 @@
 """Largest distances from a float64 reference, ours and torch's, in units of the bound that docs/arithmetic.md names."""
 
+import argparse
+
 import numpy as np
 import torch
 
@@ -28,6 +30,7 @@ def in_bounds(kind: str, options: dict, inputs: int, hidden: int, steps: int) ->
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(1)
     for kind, options in KINDS:
         for shape in SHAPES:

@@ -4,6 +4,7 @@ Measured with the inner loop of our own kernels and printed as JSON. `seconds` t
 code needs for a row.
 """
 
+import argparse
 import ctypes
 import json
 import math
@@ -165,4 +166,5 @@ def streamed(row: Row) -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     print(json.dumps(measure()))

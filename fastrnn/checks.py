@@ -156,7 +156,7 @@ def own_cell(layer: object) -> UnsupportedError:
 
 def not_yet(what: str) -> UnsupportedError:
     """Return the error of an argument that interface and file have room for, and nothing runs."""
-    return UnsupportedError(f"{what} is not supported yet")
+    return UnsupportedError(f"{what} is not supported yet: leave it out")
 
 
 # Arrays ---------------------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def label(sentence: str, path: str | None = None) -> list[str]:
     from fastrnn.demo import intent_model, words
 
     model: Any = intent_model() if path is None else _loaded(path)
-    text_checks.classifier(path, model.labels, model.wiring)
+    text_checks.classifier(path, model.labels, model.wiring, model.head[-1].plan.activation if model.head else None)
     vocabulary = model.vocabulary
     own = {vocabulary.unknown, vocabulary.pad, vocabulary.start, vocabulary.stop}
     # Where no token is anything else than what `words` gives, as in the demo's networks, no text has another one.
@@ -82,7 +82,10 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
     from fastrnn._bench.command import size, threads
 
     def shape(text: str) -> tuple[int, ...]:
-        return tuple(map(size, text.split(",")))
+        try:
+            return tuple(map(size, text.split(",")))
+        except argparse.ArgumentTypeError:
+            raise argparse.ArgumentTypeError(f"must be sizes such as 100,1,64, got {text!r}") from None
 
     def number(text: str) -> float:
         try:

@@ -25,8 +25,8 @@ class Dense(NamedTuple):
         W, in torch's layout.
     bias : (V,) array_like, optional
         b.
-    activation : {"softmax", "log_softmax", "sigmoid", "tanh", "relu"}, optional
-        f; softmax and log_softmax are over the V numbers of a row.
+    activation : {"linear", "softmax", "log_softmax", "sigmoid", "tanh", "relu"}, optional
+        f; None is "linear"; softmax and log_softmax are over the V numbers of a row.
 
     Examples
     --------

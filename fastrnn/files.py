@@ -1,6 +1,7 @@
 """Saved models: safetensors with the architecture in the metadata."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -104,6 +105,8 @@ def _write(data: bytes, name: str) -> None:
         with open(path, "wb") as file:
             file.write(data)
         return
+    if not os.path.isdir(folder := os.path.dirname(path)):
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", folder)
     beside = f"{path}.{os.getpid()}.{threading.get_ident()}.tmp"
     file = open(beside, "xb")  # noqa: SIM115 - before the try: what stands there already is not ours to remove
     try:
@@ -128,7 +131,7 @@ def load(path: "str | os.PathLike[str]") -> Any:
 
     Returns
     -------
-    RNN, LSTM, GRU, RNNCell, LSTMCell, GRUCell or SequenceModel
+    RNN, LSTM, GRU, Recurrent, RNNCell, LSTMCell, GRUCell or SequenceModel
         Of the kind that was saved.
 
     Raises

@@ -29,7 +29,7 @@ def pack(layer_or_model: Any, dtype: Any = None) -> Packed:
 
     Parameters
     ----------
-    layer_or_model : RNN, LSTM, GRU or SequenceModel
+    layer_or_model : RNN, LSTM, GRU, Recurrent or SequenceModel
         A model goes from ids or vectors through all layers and its head; a pool is left out, as by its stream.
     dtype : dtype, optional
         float32 or float64: of weights, inputs, states and results. Default: the layer's.
@@ -65,7 +65,8 @@ def pack(layer_or_model: Any, dtype: Any = None) -> Packed:
     given = layer_or_model
     model = given if isinstance(given, SequenceModel) else None
     if model is None and not isinstance(given, Recurrent):
-        raise TypeError(f"layer_or_model must be a fastrnn.RNN, LSTM, GRU or SequenceModel, got {type(given).__name__}")
+        accepted = "fastrnn.RNN, LSTM, GRU, Recurrent or SequenceModel"
+        raise TypeError(f"layer_or_model must be a {accepted}, got {type(given).__name__}")
     layers = [given] if model is None else [*model.layers, *model.head]
     wanted = next(layer.dtype for layer in layers if isinstance(layer, Recurrent))
     if dtype is not None:

@@ -20,7 +20,7 @@ __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "from_state_d
 
 
 class RNN(Recurrent):
-    """Elman networks: ``h' = f(W_ih x + b_ih + W_hh h + b_hh)``.
+    """Elman networks [1]_: ``h' = f(W_ih x + b_ih + W_hh h + b_hh)``.
 
     Parameters
     ----------
@@ -46,6 +46,10 @@ class RNN(Recurrent):
         One of `available_backends` for this layer alone. Default: `use_backend`'s choice.
     num_threads : int, optional
         Threads for this layer. Default: automatic.
+
+    References
+    ----------
+    .. [1] J. L. Elman, "Finding structure in time", Cognitive Science 14, 1990; in the form of ``torch.nn.RNN``.
 
     Examples
     --------
@@ -88,7 +92,7 @@ class RNN(Recurrent):
 
 
 class LSTM(Recurrent):
-    """Long short-term memory, optionally with a projection of its output.
+    """Long short-term memory [1]_ with forget gates [2]_, optionally with a projection of its output [3]_.
 
     ``i, f, o = s(W_ih x + b_ih + W_hh h + b_hh)``, ``g = tanh(..)`` alike, ``c' = f c + i g``, ``h' = o tanh(c')``, and
     with ``proj_size`` ``h' = W_hr (o tanh(c'))``; s is the sigmoid, the rows of the weights are in the order i f g o.
@@ -99,6 +103,13 @@ class LSTM(Recurrent):
         As for `RNN`.
     proj_size : int
         P, less than hidden_size: the size of h; 0 for no projection.
+
+    References
+    ----------
+    .. [1] S. Hochreiter, J. Schmidhuber, "Long short-term memory", Neural Computation 9, 1997.
+    .. [2] F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to forget", Neural Computation 12, 2000.
+    .. [3] H. Sak, A. Senior, F. Beaufays, "Long short-term memory based recurrent neural network architectures for
+       large vocabulary speech recognition", 2014. All in the form of ``torch.nn.LSTM``.
 
     Examples
     --------
@@ -140,7 +151,7 @@ class LSTM(Recurrent):
 
 
 class GRU(Recurrent):
-    """Gated recurrent units.
+    """Gated recurrent units [1]_.
 
     ``r, z = s(W_ih x + b_ih + W_hh h + b_hh)``, ``n = tanh(W_in x + b_in + r (W_hn h + b_hn))``,
     ``h' = (1 - z) n + z h``; s is the sigmoid, the rows of the weights are in the order r z n.
@@ -150,8 +161,13 @@ class GRU(Recurrent):
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype, backend, num_threads
         As for `RNN`.
     reset_after : bool
-        False: ``n = tanh(W_in x + b_in + W_hn (r h) + b_hn)``, the form of the 2014 paper, of Keras with
+        False: ``n = tanh(W_in x + b_in + W_hn (r h) + b_hn)``, the form of the paper, of Keras with
         ``reset_after=False`` and of ONNX with ``linear_before_reset=0``; torch does not have it.
+
+    References
+    ----------
+    .. [1] K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine
+       translation", 2014; in the form of ``torch.nn.GRU``.
 
     Examples
     --------

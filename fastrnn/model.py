@@ -29,14 +29,15 @@ class SequenceModel(Saved, Writing, ManySequences):
 
     Parameters
     ----------
-    layers : RNN, LSTM, GRU, or a list of them and Dense
+    layers : RNN, LSTM, GRU, Recurrent, or a list of them and Dense
         Each fed by the one before. The recurrent layers are kept, not copied: weights loaded into them later are the
         model's. At least one of them; all of one dtype, to which everything else is cast.
     embedding : None, "one_hot", (vocab, I) array_like or torch.nn.Embedding
         None: the model takes vectors. A matrix: it takes ids, whose rows the first layer reads. "one_hot": it takes
         ids, and the first layer reads a vector that is 1 at the id and 0 elsewhere.
-    head : Dense, (V, K) with bias (V,) as a tuple, object with .weight and .bias, or a list of these; optional
-        The output layers, after the pool in many-to-one.
+    head : Dense, tuple as Dense takes it, object with .weight and .bias, or a list of these; optional
+        The output layers, after the pool in many-to-one. A tuple is (weight,), (weight, bias) or (weight, bias,
+        activation).
     wiring : {"many_to_many", "many_to_one"}
         A result for each step, or one for each sequence.
     pool : {"final", "last", "mean", "max"}

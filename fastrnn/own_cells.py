@@ -292,7 +292,10 @@ class Cell:
         changed = [f.name for f in fields(self) if f.name != "kind" and getattr(self, f.name) != f.default]
         known = ["reset_after"] if self.kind == "gru" else []
         if refused := [name for name in changed if name not in known]:
-            raise UnsupportedError(f"a cell of kind {self.kind!r} does not have the options {', '.join(refused)} yet")
+            raise UnsupportedError(
+                f"a cell of kind {self.kind!r} does not have the options {', '.join(refused)}: leave them out,"
+                " or write it with fastrnn.cell"
+            )
 
     def __repr__(self) -> str:
         if isinstance(self.kind, OwnCell):

@@ -201,8 +201,8 @@ class Recurrent(Weighted):
         Parameters
         ----------
         x : (T, B, I) array_like
-            Or (B, T, I) with ``batch_first``, or one sequence (T, I). Read in place where it is C-contiguous and of the
-            layer's dtype, else cast once.
+            Or (B, T, I) with ``batch_first``, or one sequence (T, I). Read in place where it is of the layer's dtype
+            and its last axis is contiguous, else cast once.
         hx : array_like or pair of array_like, optional
             The initial states: h (L*D, B, P or H), for LSTM (h, c) with c (L*D, B, H); without B for one sequence.
             Never batch first. Default: `initial_state`, or zeros.

@@ -24,7 +24,7 @@ class Seq2Seq:
 
     Parameters
     ----------
-    encoder : RNN, LSTM, GRU, or SequenceModel without head
+    encoder : RNN, LSTM, GRU, Recurrent, or SequenceModel without head
         What reads: ids where it has an embedding, texts where it has a vocabulary, else vectors.
     decoder : SequenceModel
         What writes: with an embedding, and a head that has a number for each id. It starts from the encoder's final

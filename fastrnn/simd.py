@@ -4,7 +4,7 @@ A vector holds as many float32 or float64 as a register of the processor: `width
 array's elements and an index, without checks. Needs the extra ``numba``.
 
 ==========================================  ===========================================================================
-``data(a)``                                 pointer to the first element of an array, which must be named after it is used last
+``data(a)``                                 pointer to the first element of an array, to be named after its last use
 ``move(p, n)``                              pointer n elements further
 ``width(p)``                                elements of a vector, for what p points at: a constant
 ``load(p, i)``, ``store(p, i, v)``          the vector that starts at p[i]

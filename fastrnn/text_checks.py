@@ -205,14 +205,19 @@ def short_text(is_list: bool) -> Exception:
     return ValueError("text must have two tokens at least: the first is given, the others are predicted")
 
 
-def classifier(path: str | None, labels: Any, wiring: str) -> None:
-    """Demand a model from `path` that gives one label for a text."""
+def classifier(path: str | None, labels: Any, wiring: str, activation: str | None) -> None:
+    """Demand a model from `path` that gives each label a probability for a text."""
     if labels is None:
         raise ValueError(f"{path} has no labels: build the model with labels=, save it and try again")
     if wiring != "many_to_one":
         raise ValueError(
             f"{path} must be a model with wiring='many_to_one', got {wiring!r}, which labels each token: its predict"
             " gives them; for one label build and train it with wiring='many_to_one'"
+        )
+    if activation not in ("softmax", "sigmoid"):
+        raise ValueError(
+            f"{path} must give probabilities, from a head with activation 'softmax' or 'sigmoid', got {activation!r}:"
+            " build the model with one, save it and try again"
         )
 
 

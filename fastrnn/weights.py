@@ -421,7 +421,8 @@ def sizes_from_state_dict(tensors: Mapping[str, Any], prefix: str = "") -> Sizes
     lacking = [stem + first for stem in ("weight_ih", "weight_hh") if len(shapes.get(stem, ())) != 2]
     if lacking or len(shapes.get("weight_hr", (0, 0))) != 2:
         raise ValueError(
-            f"{_list(lacking or ['weight_hr' + first])} missing or no matrix, got keys {_list(list(bare))}"
+            f"{_list(lacking or ['weight_hr' + first])} missing or no matrix, got keys {_list(list(bare))}:"
+            " pass what a torch module's state_dict() gives, and prefix= if its names stand after one"
         )
     rows, state = shapes["weight_hh"]
     proj, hidden = shapes.get("weight_hr", (0, state))

@@ -467,7 +467,7 @@ def test_inputs_come_once(call, option):
     [
         ([], "MODULE:FACTORY"),
         (["m:f", "--against", "numpy"], "torch"),
-        (["m:f", "--input", "3,x"], "must be a whole number from 1, got 'x'"),
+        (["m:f", "--input", "3,x"], "must be sizes such as 100,1,64, got '3,x'"),
         (["m:f", "--input-ids", "0"], "must be a whole number from 1, got '0'"),
         (["m:f", "--threads", "0"], "must be all, or a whole number from 1"),
         (["m:f", "--tolerance", "nan"], "must be a number from 0, got 'nan'"),

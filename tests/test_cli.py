@@ -194,6 +194,7 @@ def test_models_of_ones_own(capsys, tmp_path):
     given = {"embedding": "one_hot", "head": head, "vocabulary": vocabulary}
     labelled = {"labels": ["a", "b", "c", "d"], "wiring": "many_to_one"}
     fastrnn.SequenceModel(layer, **given, **labelled).save(tmp_path / "labels")
+    fastrnn.SequenceModel(layer, **given | {"head": head[:1]}, **labelled).save(tmp_path / "scores")
     fastrnn.SequenceModel(layer, **given).save(tmp_path / "model")
     layer.save(tmp_path / "layer")
     assert cli.main(["classify", "yes maybe so", "--model", str(tmp_path / "labels")]) == 0
@@ -202,6 +203,7 @@ def test_models_of_ones_own(capsys, tmp_path):
     assert len(capsys.readouterr().out.split()) == 4
     for command, name, message in (
         (["classify", "yes"], "model", "has no labels"),
+        (["classify", "yes"], "scores", "must give probabilities"),
         (["generate", "--prompt", "yes"], "layer", "must be a SequenceModel with a vocabulary"),
         (["classify", "yes"], "missing", "No such file"),
         (["generate", "--prompt", "yes", "--temperature", "-1"], "model", "temperature must be a number >= 0"),

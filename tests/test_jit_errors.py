@@ -81,7 +81,7 @@ def test_messages_of_models():
 
 
 def test_what_can_be_packed():
-    with pytest.raises(TypeError, match=r"layer_or_model must be a fastrnn\.RNN, LSTM, GRU or SequenceModel, got int"):
+    with pytest.raises(TypeError, match=r"be a fastrnn\.RNN, LSTM, GRU, Recurrent or SequenceModel, got int"):
         jit.pack(3)
     with pytest.raises(ValueError, match="has no weights"):
         jit.pack(fastrnn.GRU(2, 3))

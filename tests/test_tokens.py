@@ -230,7 +230,7 @@ def test_first_calls_at_once(backend, way):
 
 @pytest.mark.parametrize("place", ["tables", "vocab_size"])
 def test_another_first_call_within_the_first_one(place):
-    """As if the thread changed where Python code runs: what the other call has made stays, for its kernels may be at work."""
+    """As if threads changed where Python code runs: what the other call has made stays: its kernels may run."""
     native, made, others = pytest.importorskip("fastrnn._native"), [], []
 
     def change(plan, here):
