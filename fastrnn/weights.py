@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastrnn import checks
 from fastrnn.cells import Phase, variant
 
 if TYPE_CHECKING:
@@ -240,13 +241,6 @@ def _copy(array: np.ndarray, dtype: npt.DTypeLike) -> np.ndarray:
     return copy
 
 
-def _real(name: str, value: Any) -> np.ndarray:
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must be an array of floats, integers or bools, got dtype {array.dtype}")
-    return array
-
-
 # In and out -----------------------------------------------------------------------------------------------------------
 
 
@@ -304,7 +298,7 @@ def check_tensors(
     TypeError
         For weights that are not real numbers.
     """
-    arrays = {name: _real(prefix + name, tensor) for name, tensor in bare_names(tensors, prefix).items()}
+    arrays = {name: checks.array(tensor, prefix + name) for name, tensor in bare_names(tensors, prefix).items()}
     wanted = {
         name: shape
         for index, names in enumerate(_names(sizes))
@@ -356,7 +350,7 @@ def check_arrays(
     """
     given = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh, "w_hr": w_hr}
     labels = {"w_ih": "U", "w_hh": "W"}
-    arrays = {f: _real(labels.get(f, f), a) for f, a in given.items() if a is not None}
+    arrays = {f: checks.array(a, labels.get(f, f)) for f, a in given.items() if a is not None}
     for field in ("w_ih", "w_hh", "w_hr"):
         if field in arrays and (arrays[field].ndim != 2 or 0 in arrays[field].shape):
             raise ValueError(f"{labels.get(field, field)} must be a matrix, got shape {arrays[field].shape}")

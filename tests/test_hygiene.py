@@ -137,6 +137,16 @@ def test_dtypes_that_are_refused(dtype):
         layer.load_state_dict({**layer.state_dict(), "weight_ih_l0": np.zeros((21, 5), dtype)})
 
 
+def test_bfloat16_is_cast():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16  # a dtype of JAX
+    layer = make("gru")
+    rounded = {key: w.astype(bfloat16) for key, w in layer.state_dict().items()}
+    again = fastrnn.from_state_dict(rounded)
+    assert equal(again.state_dict().values(), [w.astype(np.float32) for w in rounded.values()])
+    x = inputs(layer).astype(bfloat16)
+    assert equal(again(x), again(x.astype(np.float32)))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_of_any_form(backend, kind):
     layer = make(kind)

@@ -180,10 +180,10 @@ def test_swapped_axes_are_told(variant, shapes, message):
 
 
 def test_only_real_numbers_are_weights():
-    with pytest.raises(TypeError, match="W must be an array of floats"):
+    with pytest.raises(TypeError, match="W must hold floats"):
         check_arrays("rnn", np.zeros((2, 2)), np.zeros((2, 2), complex))
     sizes = Sizes("rnn", 2, 2)
-    with pytest.raises(TypeError, match="bias_hh_l0 must be"):
+    with pytest.raises(TypeError, match="bias_hh_l0 must hold"):
         check_tensors(tensors_of(sizes) | {"bias_hh_l0": np.array([None, None])}, sizes, np.float32)
 
 
