@@ -335,11 +335,10 @@ def check_arrays(
     w_hh: Any,
     b_ih: Any = None,
     b_hh: Any = None,
-    w_hr: Any = None,
     *,
     dtype: npt.DTypeLike = np.float32,
 ) -> tuple[Sizes, Weights]:
-    """Make one layer's weights from U (G*H, I), W (G*H, R), b_ih, b_hh (G*H,) and w_hr (P, H); sizes are read off.
+    """Make one layer's weights from U (G*H, I), W (G*H, H), b_ih and b_hh (G*H,); sizes are read off.
 
     Raises
     ------
@@ -348,24 +347,17 @@ def check_arrays(
     TypeError
         For arrays that are not real numbers.
     """
-    given = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh, "w_hr": w_hr}
+    given = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
     labels = {"w_ih": "U", "w_hh": "W"}
     arrays = {f: checks.array(a, labels.get(f, f)) for f, a in given.items() if a is not None}
-    for field in ("w_ih", "w_hh", "w_hr"):
-        if field in arrays and (arrays[field].ndim != 2 or 0 in arrays[field].shape):
-            raise ValueError(f"{labels.get(field, field)} must be a matrix, got shape {arrays[field].shape}")
+    for field, label in labels.items():
+        if arrays[field].ndim != 2 or 0 in arrays[field].shape:
+            raise ValueError(f"{label} must be a matrix, got shape {arrays[field].shape}")
     gates = len(variant(kind).gates)
-    if w_hr is not None:
-        if gates != 4:
-            raise ValueError(f"w_hr: only LSTM has a projection, not {kind}")
-        kind, (proj, hidden) = "lstm_proj", arrays["w_hr"].shape
-        if gates * hidden not in arrays["w_hh"].shape and gates * proj in arrays["w_hh"].shape:
-            proj, hidden = hidden, proj
-    else:  # the short side of W is H, whichever way round W lies
-        proj, hidden = 0, min(arrays["w_hh"].shape)
+    hidden = min(arrays["w_hh"].shape)  # whichever way round W lies
     u = arrays["w_ih"].shape
     inputs = u[0] if u[0] != gates * hidden and u[1] == gates * hidden else u[1]
-    sizes = Sizes(kind, inputs, hidden, proj, bias=b_ih is not None or b_hh is not None)
+    sizes = Sizes(kind, inputs, hidden, bias=b_ih is not None or b_hh is not None)
     wanted = _shapes(sizes, 0)
     problems = [p for f, a in arrays.items() if (p := _misshapen(labels.get(f, f), a.shape, wanted[f]))]
     if problems:

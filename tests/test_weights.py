@@ -149,13 +149,12 @@ def test_a_far_layer_number_costs_nothing():
 
 def test_arrays_become_one_layer():
     rng = np.random.default_rng(0)
-    u, w, b, hr = rng.normal(size=(16, 3)), rng.normal(size=(16, 4)), rng.normal(size=16), rng.normal(size=(2, 4))
+    u, w, b = rng.normal(size=(16, 3)), rng.normal(size=(16, 4)), rng.normal(size=16)
     assert check_arrays("lstm", u, w)[0] == Sizes("lstm", 3, 4, bias=False)
     sizes, weights = check_arrays("lstm", u, w, b, dtype=np.float64)
     assert sizes == Sizes("lstm", 3, 4)
     assert equal(weights, Weights(u, w, b))
     assert cases.same_bits(state_dict([weights], sizes)["bias_hh_l0"], np.zeros(16))
-    assert check_arrays("lstm", u, w[:, :2], b, b, hr)[0] == Sizes("lstm_proj", 3, 4, 2)
 
 
 @pytest.mark.parametrize(
@@ -165,12 +164,6 @@ def test_arrays_become_one_layer():
         ("lstm", [(16, 3), (4, 16)], r"^W is \(4, 16\), expected \(4\*H, H\) = \(16, 4\): pass W\.T$"),
         ("gru", [(3, 12), (4, 12)], r"U is \(3, 12\).*pass U\.T; W is \(4, 12\).*pass W\.T"),
         ("gru", [(12, 3), (12, 4), (4,)], r"^b_ih is \(4,\), expected \(3\*H,\) = \(12,\)$"),
-        (
-            "lstm",
-            [(16, 3), (16, 2), (16,), (16,), (4, 2)],
-            r"^w_hr is \(4, 2\), expected \(P, H\) = \(2, 4\): .*w_hr\.T$",
-        ),
-        ("gru", [(12, 3), (12, 4), (12,), (12,), (4, 2)], "only LSTM has a projection"),
         ("rnn", [(4,), (4, 4)], r"U must be a matrix, got shape \(4,\)"),
     ],
 )
