@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastrnn.dense import DensePlan
-from fastrnn.weights import Plan
+from fastrnn.packing import Plan
 
 _C_API: Any
 __pyx_capi__: dict[str, Any]

@@ -39,7 +39,7 @@ from fastrnn import checks, threads
 
 if TYPE_CHECKING:
     from fastrnn.dense import DensePlan
-    from fastrnn.weights import Plan
+    from fastrnn.packing import Plan
 
 __all__ = ["available_backends", "cpu_info", "use_backend"]
 

@@ -2,14 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastrnn import backends, checks, threads
-
-if TYPE_CHECKING:
-    from fastrnn.packing import PackedPhase
+from fastrnn.packing import PackedPhase, pack_dense
 
 __all__ = ["Dense", "DenseLayer", "DensePlan"]
 
@@ -64,10 +62,8 @@ class DensePlan:
         return len(self.weight)
 
     @property
-    def packed(self) -> "PackedPhase":
-        """The weights in kernel order, packed at first use; see `weights.Plan.packed`."""
-        from fastrnn.packing import pack_dense
-
+    def packed(self) -> PackedPhase:
+        """The weights in kernel order, packed at first use; see `packing.Plan.packed`."""
         if "packed" not in self.__dict__:
             self.__dict__.setdefault("packed", pack_dense(self.weight, self.bias))
         found: PackedPhase = self.__dict__["packed"]

@@ -19,7 +19,7 @@ from fastrnn.recurrent import Recurrent
 from fastrnn.wiring import rows_of_ids
 
 if TYPE_CHECKING:
-    from fastrnn.weights import Plan
+    from fastrnn.packing import Plan
 
 __all__ = ["Packed", "forward", "init_state", "pack", "reset", "sigmoid", "softmax", "step", "tanh"]
 

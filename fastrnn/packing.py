@@ -1,4 +1,4 @@
-"""Logical weights to packed blocks, and back.
+"""Logical weights to packed blocks, and back; a plan, which is what backends take.
 
 A group is 64 bytes of units (16 float32, 8 float64). U groups share a block, the last block of a phase has the groups
 that are left, and within a block the order is the order of use: for each column k, for each group, for each gate, 64
@@ -11,15 +11,16 @@ groups in block ``q // U``, element (unit u, gate g, column k) of ``w_x`` and ``
 import contextlib
 import mmap
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fastrnn.cells import GROUP_BYTES, VARIANTS, Phase, lanes, variant
-from fastrnn.weights import Plan, Weights, fold_biases
+from fastrnn.weights import Weights, fold_biases
 
-__all__ = ["PackedPhase", "aligned_zeros", "pack", "pack_dense", "table_bytes", "tables", "unpack"]
+__all__ = ["PackedPhase", "Plan", "aligned_zeros", "pack", "pack_dense", "table_bytes", "tables", "unpack"]
 
 # The most that tables of an embedding may take. Even from memory a row of sums comes faster than it is computed from
 # I = 48 on, so it is not speed that ends it: this holds 16 000 words for an LSTM of 256, all bytes for one of 16 000.
@@ -35,6 +36,77 @@ class PackedPhase(NamedTuple):
     w_h: np.ndarray  # [blocks][K][U][G][lanes]: rows of W_hh with K = R; for "project" W_hr with K = H and G = 1
     b: np.ndarray  # [groups][G][lanes]: b_ih + b_hh, but b_ih alone for the gate kept apart; +0 where there is none
     b_h: np.ndarray  # [vectors][groups][lanes]: b_hh of the gate kept apart, if any, then the parameters of own cells
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything a backend needs to run a layer. Pickles and copies hold the logical weights and pack again."""
+
+    variant: str
+    activation: str
+    input_size: int
+    hidden_size: int
+    proj_size: int
+    num_layers: int
+    num_directions: int
+    dtype: np.dtype
+    weights: tuple[Weights, ...]  # index layer * num_directions + direction
+    # What ids stand for: rows (vocab, I) of dtype, C-contiguous; "one_hot": those of the identity (vocab = I)
+    embedding: np.ndarray | Literal["one_hot"] | None = None
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """Last axis of each state: R for h, H for c."""
+        return (self.proj_size or self.hidden_size, self.hidden_size)[: len(variant(self.variant).states)]
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The passes of one step, in order."""
+        return variant(self.variant).phases
+
+    @property
+    def output_size(self) -> int:
+        """Last axis of y: D*R."""
+        return self.num_directions * self.state_sizes[0]
+
+    @property
+    def packed(self) -> tuple[tuple[PackedPhase, ...], ...]:
+        """The weights in kernel order, packed at first use.
+
+        Not a `cached_property`: without a lock of its own, as from Python 3.12 on, that keeps what the last of several
+        threads has packed, and engines hold addresses into what they were given.
+        """
+        if "packed" not in self.__dict__:
+            self.__dict__.setdefault("packed", tuple(pack(self.variant, w, self.dtype) for w in self.weights))
+        found: tuple[tuple[PackedPhase, ...], ...] = self.__dict__["packed"]
+        return found
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids; 0 without an embedding."""
+        if self.embedding is None:
+            return 0
+        return self.input_size if isinstance(self.embedding, str) else len(self.embedding)
+
+    @property
+    def table_bytes(self) -> int:
+        """What a backend of kernels spends on `tables` from the first call with ids on; 0 where it makes none."""
+        return table_bytes(self)
+
+    def tables(self, project: Callable[[int, int, np.ndarray], None]) -> tuple[tuple[np.ndarray, ...], ...]:
+        """Make the rows ``b + W_ih e`` that ids number, see `tables`."""
+        return tables(self, project)
+
+    def astype(self, dtype: npt.DTypeLike) -> "Plan":
+        """Return the same plan with its weights cast; in float64 that is the oracle of a float32 plan."""
+        embedding = self.embedding
+        if embedding is not None and not isinstance(embedding, str):
+            embedding = embedding.astype(dtype, order="C")
+        weights = tuple(w.astype(dtype) for w in self.weights)
+        return replace(self, dtype=np.dtype(dtype), weights=weights, embedding=embedding)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "packed"}
 
 
 def aligned_zeros(size: int, dtype: npt.DTypeLike) -> np.ndarray:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn.cells import variant
-from fastrnn.weights import Plan, Weights, fold_biases
+from fastrnn.weights import Weights, fold_biases
 
 if TYPE_CHECKING:
     from fastrnn.dense import DensePlan
+    from fastrnn.packing import Plan
 
 __all__ = [
     "ACTIVATIONS",
@@ -338,7 +339,7 @@ def _step_of(name: str) -> Callable[..., Arrays]:
 
 
 def _layers(
-    plan: Plan,
+    plan: "Plan",
     x: np.ndarray,
     state: Sequence[np.ndarray],
     lengths: np.ndarray | None,
@@ -370,7 +371,7 @@ def _watched(
     return new
 
 
-def _embed(plan: Plan, ids: np.ndarray) -> np.ndarray:
+def _embed(plan: "Plan", ids: np.ndarray) -> np.ndarray:
     """Return the vectors (T, B, I) that ids (T, B) stand for."""
     assert plan.embedding is not None
     if not isinstance(plan.embedding, str):
@@ -382,7 +383,7 @@ def _embed(plan: Plan, ids: np.ndarray) -> np.ndarray:
 
 
 def run(
-    plan: Plan,
+    plan: "Plan",
     x: np.ndarray,
     state: Sequence[np.ndarray],
     lengths: np.ndarray | None,
@@ -412,7 +413,7 @@ def run(
             target[index] = s
 
 
-def trace(plan: Plan, x: np.ndarray, state: Sequence[np.ndarray]) -> list[Arrays]:
+def trace(plan: "Plan", x: np.ndarray, state: Sequence[np.ndarray]) -> list[Arrays]:
     """Return every gate, after its activation, and every state of every step.
 
     Parameters

@@ -9,7 +9,8 @@ import numpy as np
 
 from fastrnn import backends, checks
 from fastrnn.cells import variant
-from fastrnn.weights import Plan, Sizes, Weights, check_arrays, check_tensors, init_weights, state_dict
+from fastrnn.packing import Plan
+from fastrnn.weights import Sizes, Weights, check_arrays, check_tensors, init_weights, state_dict
 
 __all__ = ["Array", "Saved", "Weighted"]
 

@@ -2,20 +2,15 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fastrnn import checks
-from fastrnn.cells import Phase, variant
-
-if TYPE_CHECKING:
-    from fastrnn.packing import PackedPhase
+from fastrnn.cells import variant
 
 __all__ = [
-    "Plan",
     "Sizes",
     "Weights",
     "bare_names",
@@ -61,83 +56,6 @@ class Sizes(NamedTuple):
     num_directions: int = 1
     bias: bool = True
     cell: bool = False  # RNNCell, LSTMCell, GRUCell: names without "_l0"
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """Everything a backend needs to run a layer. Pickles and copies hold the logical weights and pack again."""
-
-    variant: str
-    activation: str
-    input_size: int
-    hidden_size: int
-    proj_size: int
-    num_layers: int
-    num_directions: int
-    dtype: np.dtype
-    weights: tuple[Weights, ...]  # index layer * num_directions + direction
-    # What ids stand for: rows (vocab, I) of dtype, C-contiguous; "one_hot": those of the identity (vocab = I)
-    embedding: np.ndarray | Literal["one_hot"] | None = None
-
-    @property
-    def state_sizes(self) -> tuple[int, ...]:
-        """Last axis of each state: R for h, H for c."""
-        return (self.proj_size or self.hidden_size, self.hidden_size)[: len(variant(self.variant).states)]
-
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        """The passes of one step, in order."""
-        return variant(self.variant).phases
-
-    @property
-    def output_size(self) -> int:
-        """Last axis of y: D*R."""
-        return self.num_directions * self.state_sizes[0]
-
-    @property
-    def packed(self) -> "tuple[tuple[PackedPhase, ...], ...]":
-        """The weights in kernel order, packed at first use.
-
-        Not a `cached_property`: without a lock of its own, as from Python 3.12 on, that keeps what the last of several
-        threads has packed, and engines hold addresses into what they were given.
-        """
-        from fastrnn.packing import pack  # packing depends on this module
-
-        if "packed" not in self.__dict__:
-            self.__dict__.setdefault("packed", tuple(pack(self.variant, w, self.dtype) for w in self.weights))
-        found: tuple[tuple[PackedPhase, ...], ...] = self.__dict__["packed"]
-        return found
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids; 0 without an embedding."""
-        if self.embedding is None:
-            return 0
-        return self.input_size if isinstance(self.embedding, str) else len(self.embedding)
-
-    @property
-    def table_bytes(self) -> int:
-        """What a backend of kernels spends on `tables` from the first call with ids on; 0 where it makes none."""
-        from fastrnn.packing import table_bytes
-
-        return table_bytes(self)
-
-    def tables(self, project: Callable[[int, int, np.ndarray], None]) -> "tuple[tuple[np.ndarray, ...], ...]":
-        """Make the rows ``b + W_ih e`` that ids number, see `packing.tables`."""
-        from fastrnn.packing import tables
-
-        return tables(self, project)
-
-    def astype(self, dtype: npt.DTypeLike) -> "Plan":
-        """Return the same plan with its weights cast; in float64 that is the oracle of a float32 plan."""
-        embedding = self.embedding
-        if embedding is not None and not isinstance(embedding, str):
-            embedding = embedding.astype(dtype, order="C")
-        weights = tuple(w.astype(dtype) for w in self.weights)
-        return replace(self, dtype=np.dtype(dtype), weights=weights, embedding=embedding)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "packed"}
 
 
 def fold_biases(name: str, weights: Weights) -> tuple[np.ndarray, np.ndarray | None]:

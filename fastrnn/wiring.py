@@ -13,9 +13,9 @@ import numpy as np
 
 from fastrnn import backends, threads
 from fastrnn.dense import DenseLayer
+from fastrnn.packing import Plan
 from fastrnn.recurrent import Recurrent
 from fastrnn.weighted import Array
-from fastrnn.weights import Plan
 
 if TYPE_CHECKING:
     from fastrnn.model import SequenceModel

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from fastrnn.cells import VARIANTS
-from fastrnn.weights import Plan, Sizes, Weights, check_tensors, expected_shapes, init_weights, state_dict
+from fastrnn.packing import Plan
+from fastrnn.weights import Sizes, Weights, check_tensors, expected_shapes, init_weights, state_dict
 
 if TYPE_CHECKING:
     import torch

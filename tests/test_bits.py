@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import fastrnn
 from fastrnn import backends
 from fastrnn.cells import RUN, VARIANTS
-from fastrnn.weights import Plan
+from fastrnn.packing import Plan
 
 TIERS = ("generic", "neon", "avx2", "avx512")
 SIZES = st.sampled_from((1, 2, 3, 8, 15, 16, 17, 31, 33, 37, 64, 65, 80, 129))

@@ -16,7 +16,8 @@ from fastrnn.backends import Backend
 from fastrnn.cells import ARITHMETIC, VARIANTS
 from fastrnn.dense import DensePlan
 from fastrnn.dense import make_plan as make_dense
-from fastrnn.weights import Plan, Weights
+from fastrnn.packing import Plan
+from fastrnn.weights import Weights
 
 Run = Callable[..., None]
 ENGINES = ("numba", *(f"cython-{tier}" for tier in ("generic", "neon", "avx2", "avx512")))

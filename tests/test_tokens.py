@@ -15,7 +15,8 @@ from layer_cases import readonly, strided
 
 from fastrnn import backends, packing
 from fastrnn.cells import VARIANTS
-from fastrnn.weights import Plan, Weights
+from fastrnn.packing import Plan
+from fastrnn.weights import Weights
 
 native = pytest.importorskip("fastrnn._native")
 SIZES = st.sampled_from((1, 2, 3, 8, 15, 16, 17, 33, 37, 65, 129))

@@ -9,8 +9,7 @@ import cases
 import numpy as np
 import pytest
 
-from fastrnn import packing
-from fastrnn.dense import DensePlan
+from fastrnn import dense, packing
 from fastrnn.packing import pack
 from fastrnn.weights import (
     Sizes,
@@ -241,9 +240,9 @@ def test_threads_that_pack_at_once_get_the_same_arrays(kind, monkeypatch):
         together.wait(timeout=60)
         return real(*arguments)
 
-    monkeypatch.setattr(packing, name, slow)
-    dense = DensePlan(np.ones((3, 4), np.float32), None, "linear")
-    plan = dense if kind == "dense" else cases.make_plan(cases.Case("gru", "standard", 5, 17), np.float32)
+    monkeypatch.setattr(dense if kind == "dense" else packing, name, slow)
+    output = dense.DensePlan(np.ones((3, 4), np.float32), None, "linear")
+    plan = output if kind == "dense" else cases.make_plan(cases.Case("gru", "standard", 5, 17), np.float32)
     with ThreadPoolExecutor(2) as pool:
         first, second = [pool.submit(lambda: plan.packed) for _ in range(2)]
         assert first.result() is second.result() is plan.packed

@@ -157,7 +157,7 @@ def prepare(plan: Any) -> Callable[..., None]:
 
     Parameters
     ----------
-    plan : fastrnn.weights.Plan
+    plan : fastrnn.packing.Plan
 
     Returns
     -------
