@@ -8,6 +8,7 @@ import numpy as np
 
 from fastrnn import backends, checks, threads
 from fastrnn.packing import PackedPhase, pack_dense
+from fastrnn.weights import frozen
 
 __all__ = ["Dense", "DenseLayer", "DensePlan"]
 
@@ -144,9 +145,9 @@ def make_plan(given: Any, dtype: np.dtype[Any], name: str) -> DensePlan:
         if bias.shape != (len(weight),):
             cure = f": pass {name}.weight.T" if bias.shape == (weight.shape[1],) else ""
             raise ValueError(f"{name}.bias is {bias.shape}, expected (V,) = ({len(weight)},){cure}")
-        bias = _frozen(bias, dtype)
+        bias = frozen(bias, dtype)
     function = "linear" if activation is None else checks.choice(activation, f"{name}.activation", FUNCTIONS)
-    return DensePlan(_frozen(weight, dtype), bias, function)
+    return DensePlan(frozen(weight, dtype), bias, function)
 
 
 def make_layer(given: Any, dtype: np.dtype[Any], name: str) -> DenseLayer:
@@ -167,9 +168,3 @@ def make_chain(given: Any, dtype: np.dtype[Any], name: str) -> tuple[DenseLayer,
     if isinstance(given, list):
         return tuple(make_layer(part, dtype, f"{name}[{i}]") for i, part in enumerate(given))
     return (make_layer(given, dtype, name),)
-
-
-def _frozen(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    copy = np.array(array, dtype, order="C")
-    copy.flags.writeable = False
-    return copy

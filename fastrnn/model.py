@@ -12,6 +12,7 @@ from fastrnn.many import ManySequences
 from fastrnn.recurrent import Recurrent
 from fastrnn.vocabulary import Vocabulary
 from fastrnn.weighted import Array, Saved
+from fastrnn.weights import frozen
 from fastrnn.wiring import ByIds, Chain, Stage, States, divided, layout, over_rows, over_steps, pooled, stage, through
 
 if TYPE_CHECKING:
@@ -125,8 +126,7 @@ class SequenceModel(Saved, Writing, ManySequences):
             model_checks.instance(vocabulary, Vocabulary, "vocabulary")
         matrix = model_checks.embedding(embedding)
         if isinstance(matrix, np.ndarray):
-            matrix = np.array(matrix, dtype, order="C")
-            matrix.flags.writeable = False
+            matrix = frozen(matrix, dtype)
         recurrent, tail = divided(kept)
         self.__dict__.update(
             layers=kept,

@@ -9,7 +9,7 @@ from fastrnn import backends, checks, threads
 from fastrnn.cells import variant
 from fastrnn.own_cells import Cell, OwnCell, as_cell
 from fastrnn.weighted import Array, Weighted
-from fastrnn.weights import Sizes
+from fastrnn.weights import Sizes, frozen
 
 if TYPE_CHECKING:
     from fastrnn.stream import Stream
@@ -190,10 +190,7 @@ class Recurrent(Weighted):
             self._state_letters,
             "initial_state",
         )
-        copies = tuple(array.copy() for array in found)
-        for array in copies:
-            array.flags.writeable = False
-        self._initial = copies
+        self._initial = tuple(frozen(array, self.dtype) for array in found)
 
     def __call__(self, x: Any, hx: Any = None, *, lengths: Any = None, out: Array | None = None) -> tuple[Array, Any]:
         """Run a batch of sequences.

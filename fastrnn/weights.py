@@ -18,6 +18,7 @@ __all__ = [
     "check_tensors",
     "expected_shapes",
     "fold_biases",
+    "frozen",
     "init_weights",
     "sizes_from_state_dict",
     "state_dict",
@@ -42,7 +43,7 @@ class Weights(NamedTuple):
 
     def astype(self, dtype: npt.DTypeLike) -> "Weights":
         """Return contiguous, read-only copies."""
-        return self.map(lambda w: _copy(w, dtype))
+        return self.map(lambda w: frozen(w, dtype))
 
 
 class Sizes(NamedTuple):
@@ -153,7 +154,8 @@ def _misshapen(name: str, shape: tuple[int, ...], wanted: _Shape) -> str | None:
     return f"{name} is {shape}, expected ({symbols}) = {wanted.shape}{cure}"
 
 
-def _copy(array: np.ndarray, dtype: npt.DTypeLike) -> np.ndarray:
+def frozen(array: np.ndarray, dtype: npt.DTypeLike) -> np.ndarray:
+    """Return a contiguous, read-only copy of a dtype."""
     copy = np.array(array, dtype=np.dtype(dtype), order="C")
     copy.flags.writeable = False
     return copy
