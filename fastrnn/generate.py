@@ -45,7 +45,7 @@ class Logits:
     @property
     def activate(self) -> Callable[[str, Array, Array], None]:
         """What applies the functions of rows."""
-        return backends.load(self.place.backend or backends.current()).activate
+        return backends.load(self.place.backend).activate
 
     def read(self, ids: Array, lengths: Array, states: list[States]) -> Iterator[tuple[int, Array]]:
         """Run rows of ids (N, T), each as long as its length; yields (first step, y (t, N, O) of the last layer)."""

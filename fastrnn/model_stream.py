@@ -248,7 +248,7 @@ class ChainModelStream(ModelStream):
         super().__init__(model, batch_size, streams)
         parts, rows, by_ids = self._parts()
         chained = [(p._run, p._states) if isinstance(p, Stream) else (p, None) for p in parts]
-        stepper = backends.load(self._places[0].backend or backends.current()).stepper
+        stepper = backends.load(self._places[0].backend).stepper
         assert stepper is not None
         threads = min(s._threads for s in streams)
         self._step = stepper(chained, rows, by_ids, streams[0]._states[0].shape[1], threads)

@@ -44,7 +44,7 @@ Chain: TypeAlias = tuple[DenseLayer, ...]  # each fed by the one before
 class Place(NamedTuple):
     """Where dense layers run: where the recurrent layer beside them does."""
 
-    backend: str | None
+    backend: str
     num_threads: int
 
 
@@ -116,7 +116,7 @@ def layout(states: Sequence[States], batched: bool) -> list[Any]:
 
 def stage(dense: Chain, layer: Recurrent, run: backends.Run, state: States, final: States) -> Stage:
     """Return what runs a layer once, from `state` to `final`, which it writes."""
-    place = Place(layer.backend, layer.num_threads or threads.count or threads.get_num_threads())
+    place = Place(layer.backend or backends.current(), layer.num_threads or threads.count or threads.get_num_threads())
 
     def call(x: Array, lengths: Array | None, y: Array, blank: bool) -> None:
         run(x, state, lengths, y, final, place.num_threads, blank)
@@ -190,7 +190,7 @@ def pooled(pool: str, dense: Chain, y: Array, lengths: Array | None, place: Plac
 def _mean(y: Array, lengths: Array, place: Place) -> Array:
     """Add the steps in order of time; beyond a length they are +0, which changes nothing."""
     total = np.zeros((len(y), y.shape[2]), y.dtype)
-    backends.load(place.backend or backends.current()).sum_steps(y, total)
+    backends.load(place.backend).sum_steps(y, total)
     result: Array = total / np.maximum(lengths, 1).astype(y.dtype)[:, None]
     return result
 
