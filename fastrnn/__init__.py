@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastrnn.backends import available_backends, cpu_info, use_backend
     from fastrnn.capi import capsule, get_include
+    from fastrnn.cells import ARITHMETIC
     from fastrnn.checks import FormatError, UnsupportedError
     from fastrnn.conversion import from_torch
     from fastrnn.dense import Dense
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from fastrnn.vocabulary import Vocabulary
 
 __version__ = "0.1.0"
-ARITHMETIC = 2  # the version of the arithmetic contract: the same number, the same bits
 _process = os.getpid()  # not its children's: see numba_kernels/threads.py, which a child may be the first to import
 
 _HOMES = {
     "_native": ("_C_API", "__pyx_capi__"),  # what compiled code imports, by PyCapsule_Import and by cimport
     "backends": ("available_backends", "cpu_info", "use_backend"),
     "capi": ("capsule", "get_include"),
+    "cells": ("ARITHMETIC",),
     "checks": ("FormatError", "UnsupportedError"),
     "conversion": ("from_torch",),
     "dense": ("Dense",),

@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 __all__ = ["ARITHMETIC", "GROUP_BYTES", "OWN", "RUN", "VARIANTS", "Phase", "Variant", "lanes", "variant"]
 
-ARITHMETIC = 2  # the version of the arithmetic contract that `Variant.order` writes down
+ARITHMETIC = (
+    2  # the version of the arithmetic contract that `Variant.order` writes down: the same number, the same bits
+)
 RUN = 128  # terms of a sum that are added up from +0 before they join it
 GROUP_BYTES = 64  # a group is this many bytes of units: one AVX-512 register, two of AVX2, four of NEON
 
@@ -43,6 +45,10 @@ class Variant(NamedTuple):
     parameters: tuple[str, ...] = ()  # vectors (H,) beside the matrices
     recurrent: bool = True  # whether there is W_hh
     function: Callable[..., Any] | None = None  # (*gates, *states, *parameters) -> the new states
+
+    def state_sizes(self, hidden_size: int, proj_size: int) -> tuple[int, ...]:
+        """Last axis of each state: R for h, H for c."""
+        return (proj_size or hidden_size, hidden_size)[: len(self.states)]
 
 
 # "linear" replaces every s and tanh of LSTM and GRU by the identity: the test mode in which small integers are exact.

@@ -57,7 +57,7 @@ class Plan:
     @property
     def state_sizes(self) -> tuple[int, ...]:
         """Last axis of each state: R for h, H for c."""
-        return (self.proj_size or self.hidden_size, self.hidden_size)[: len(variant(self.variant).states)]
+        return variant(self.variant).state_sizes(self.hidden_size, self.proj_size)
 
     @property
     def phases(self) -> tuple[Phase, ...]:

@@ -76,9 +76,7 @@ class Weighted(Saved):
         self.num_threads = checks.num_threads(num_threads)
         self._function = activation
         self._stacked = sizes.num_layers * sizes.num_directions  # L*D
-        self._state_sizes = (sizes.proj_size or sizes.hidden_size, sizes.hidden_size)[
-            : len(variant(sizes.variant).states)
-        ]
+        self._state_sizes = variant(sizes.variant).state_sizes(sizes.hidden_size, sizes.proj_size)
         self._state_letters = "PH" if sizes.proj_size else "HH"
         self._plan: Plan | None = None
         self._initial: tuple[Array, ...] | None = None  # (L*D, P or H) each
