@@ -213,22 +213,24 @@ class _Cell(Weighted):
 
     def __init__(
         self,
-        variant: str,
         input_size: int,
         hidden_size: int,
-        bias: bool,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
         *,
-        activation: str = "standard",
-        **settings: Any,
+        backend: str | None = None,
+        num_threads: int | None = None,
     ) -> None:
         sizes = Sizes(
-            variant,
+            self._variant,
             input_size=checks.integer(input_size, "input_size", 1),
             hidden_size=checks.integer(hidden_size, "hidden_size", 1),
             bias=checks.flag(bias, "bias"),
             cell=True,
         )
-        super().__init__(sizes, activation, **settings)
+        activation = getattr(self, "nonlinearity", "standard")  # of RNNCell, which sets it first
+        super().__init__(sizes, activation, dtype, device, backend, num_threads)
 
     def __call__(self, x: Any, hx: Any = None) -> Any:
         """Advance a batch of rows by one step.
@@ -308,8 +310,7 @@ class RNNCell(_Cell):
         num_threads: int | None = None,
     ) -> None:
         self.nonlinearity = checks.choice(nonlinearity, "nonlinearity", VARIANTS["rnn"].activations)
-        settings = {"device": device, "dtype": dtype, "backend": backend, "num_threads": num_threads}
-        super().__init__("rnn", input_size, hidden_size, bias, activation=nonlinearity, **settings)
+        super().__init__(input_size, hidden_size, bias, device, dtype, backend=backend, num_threads=num_threads)
 
 
 class LSTMCell(_Cell):
@@ -323,20 +324,6 @@ class LSTMCell(_Cell):
 
     _variant = "lstm"
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        backend: str | None = None,
-        num_threads: int | None = None,
-    ) -> None:
-        settings = {"device": device, "dtype": dtype, "backend": backend, "num_threads": num_threads}
-        super().__init__("lstm", input_size, hidden_size, bias, **settings)
-
 
 class GRUCell(_Cell):
     """One step of a one-layer `GRU` (reset after): ``cell(x, h) -> h``.
@@ -348,20 +335,6 @@ class GRUCell(_Cell):
     """
 
     _variant = "gru"
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        backend: str | None = None,
-        num_threads: int | None = None,
-    ) -> None:
-        settings = {"device": device, "dtype": dtype, "backend": backend, "num_threads": num_threads}
-        super().__init__("gru", input_size, hidden_size, bias, **settings)
 
 
 def from_state_dict(tensors: Mapping[str, Any], prefix: str = "", **config: Any) -> Any:
