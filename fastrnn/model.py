@@ -13,7 +13,20 @@ from fastrnn.recurrent import Recurrent
 from fastrnn.vocabulary import Vocabulary
 from fastrnn.weighted import Array, Saved
 from fastrnn.weights import frozen
-from fastrnn.wiring import ByIds, Chain, Stage, States, divided, layout, over_rows, over_steps, pooled, stage, through
+from fastrnn.wiring import (
+    ByIds,
+    Chain,
+    Stage,
+    States,
+    divided,
+    layout,
+    over_rows,
+    over_steps,
+    pooled,
+    rows_of_ids,
+    stage,
+    through,
+)
 
 if TYPE_CHECKING:
     from fastrnn.model_stream import ModelStream
@@ -425,19 +438,11 @@ class SequenceModel(Saved, Writing, ManySequences):
 
     def _vectors(self, x: Array) -> Array:
         """Return what x stands for."""
-        return self._embed(x) if x.dtype.kind == "i" else x
+        return rows_of_ids(self.embedding, self._vocab or 0, self._dtype)[x] if x.dtype.kind == "i" else x
 
     def _readable(self, x: Array) -> Array:
         """Return what the first layer reads: a recurrent one takes ids as they are."""
         return self._vectors(x) if self._by_ids is None else x
-
-    def _embed(self, ids: Array) -> Array:
-        """Return the vectors of ids, with an axis I more."""
-        if isinstance(self.embedding, np.ndarray):
-            return self.embedding[ids]
-        vectors = np.zeros((*ids.shape, self._input_size), self._dtype)
-        np.put_along_axis(vectors, ids[..., None], 1, axis=-1)
-        return vectors
 
     # What runs --------------------------------------------------------------------------------------------------------
 

@@ -98,7 +98,7 @@ def test_ids_and_vectors(name, way, most, monkeypatch):
     model = BY_IDS[name]()
     w, x = jit.pack(model), sequences(model, 3, 8)
     wanted = model.predict(x)
-    for given in (x, model._embed(x)):
+    for given in (x, model._vectors(x)):
         assert same_bits(run(w, given.swapaxes(0, 1), 3, way)[0].swapaxes(0, 1), wanted)
         assert same_bits(run(w, given[0], None, way)[0], wanted[0])
     assert same_bits(run(w, np.repeat(x, 2, 1)[1, ::2], None, way)[0], wanted[1])

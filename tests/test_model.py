@@ -295,7 +295,7 @@ def test_first_and_every_are_not_equivalent(backend, name):
     model = MODELS[name]()
     x = sequences(model, 3, 1)[:, 0]
     first, every = model.unroll(x, 5), model.unroll(x, 5, feed="every")
-    vector = model._embed(x) if model.embedding is not None else x
+    vector = model._vectors(x) if model.embedding is not None else x
     inputs = np.repeat(vector[:, None], 5, axis=1)
     assert same_bits(every, model.predict(inputs))
     inputs[:, 1:] = 0

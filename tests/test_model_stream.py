@@ -200,7 +200,7 @@ def test_ids_and_vectors(backend, name, most, monkeypatch):
     monkeypatch.setattr(packing, "MOST_TABLE_BYTES", most)
     model = BY_IDS[name]()
     x = sequences(model, 3, 8)
-    wanted, vectors, stream = model.predict(x), model._embed(x), model.stream(3)
+    wanted, vectors, stream = model.predict(x), model._vectors(x), model.stream(3)
     for t in range(8):
         assert same_bits(stream.step(x[:, t] if t % 3 else vectors[:, t]), wanted[:, t])
     stream = model.stream()
@@ -234,7 +234,7 @@ def test_forms_of_ids(backend, form):
 def test_ids_out_of_range(backend, wrong):
     one, three = characters().stream(), characters().stream(3)
     for stream in (one, three):
-        stream.step(stream._model._embed(np.array(1 if stream is one else [1, 2, 3])))
+        stream.step(stream._model._vectors(np.array(1 if stream is one else [1, 2, 3])))
         before = stream.get_state()
         for _ in range(2):  # before and after the first ids have come
             with pytest.raises(ValueError, match=r"x must hold ids in 0\.\.18, got"):
@@ -262,7 +262,7 @@ def compiled(model, *arguments):
 def test_a_step_with_out_allocates_nothing(name):
     model = (STREAMS | BY_IDS)[name]()
     ids = sequences(model, 8)[:, 0].copy()
-    inputs = [ids] if model.embedding is None else [ids, model._embed(ids)]
+    inputs = [ids] if model.embedding is None else [ids, model._vectors(ids)]
     rows = np.array([5, 1, 2])
     for x in inputs:
         one = int(x[0]) if x.ndim == 1 else x[0]
