@@ -32,7 +32,7 @@ static void FN(check_ahead)(const fastrnn_phase *p, const fastrnn_step *io, ptrd
 
 static void FN(check_step)(int phase, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1)
 {
-    const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP, row_size = groups * FN(gates)(phase) * GROUP;
+    const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP, row_size = groups * fastrnn_phase_gates(phase) * GROUP;
     const int blends = phase == FASTRNN_GRU || phase == FASTRNN_GRU_RESET || phase == FASTRNN_GRU_NEW;
     FN(check_range)(phase, p, block0, block1, row0, row1);
     if (phase == FASTRNN_RNN) assert(FASTRNN_TANH <= p->activation && p->activation <= FASTRNN_LINEAR);
@@ -65,7 +65,7 @@ static void FN(check_inputs)(int phase, const fastrnn_phase *p, const void *cons
     FN(check_range)(phase, p, block0, block1, row0, row1);
     if (block0 == block1 || row0 == row1) return;
     assert((p->w_x || !p->inputs) && p->b && x && out);
-    assert(row1 == 1 || out_stride >= (p->units + GROUP - 1) / GROUP * FN(gates)(phase) * GROUP);
+    assert(row1 == 1 || out_stride >= (p->units + GROUP - 1) / GROUP * fastrnn_phase_gates(phase) * GROUP);
     for (ptrdiff_t row = row0; row < row1; row++) assert(x[row]);
 }
 

@@ -16,19 +16,7 @@ static __attribute__((constructor)) void look_at_processor(void)
 }
 #endif
 
-int fastrnn_phase_gates(int kind)
-{
-    static const int gates[FASTRNN_PHASES] = {[FASTRNN_RNN] = 1, [FASTRNN_LSTM] = 4, [FASTRNN_GRU] = 3, [FASTRNN_GRU_RESET] = 2,
-                                              [FASTRNN_GRU_NEW] = 1, [FASTRNN_PROJECT] = 1};
-    return gates[kind];
-}
-
-int fastrnn_phase_block(int kind)
-{
-    static const int groups[FASTRNN_PHASES] = {[FASTRNN_RNN] = 4, [FASTRNN_LSTM] = 1, [FASTRNN_GRU] = 2, [FASTRNN_GRU_RESET] = 2,
-                                               [FASTRNN_GRU_NEW] = 4, [FASTRNN_PROJECT] = 4};
-    return groups[kind];
-}
+int fastrnn_phase_block(int kind) { return FASTRNN_BLOCK(kind); }
 
 static const fastrnn_kernels *const *tables(int tier)
 {

@@ -95,12 +95,16 @@ typedef struct {
     int ahead;                 /* whether a step of one row can project inputs on the way: the tier has registers for both */
 } fastrnn_kernels;
 
-/* Packed geometry, the same on every tier. */
+/* Packed geometry, the same on every tier: fastrnn/cells.py's. */
 enum { FASTRNN_GROUP_BYTES = 64 };
-int fastrnn_phase_gates(int kind);        /* G */
-int fastrnn_phase_block(int kind);        /* U */
+static inline __attribute__((always_inline)) int fastrnn_phase_gates(int kind) /* G */
+{
+    return kind == FASTRNN_LSTM ? 4 : kind == FASTRNN_GRU ? 3 : kind == FASTRNN_GRU_RESET ? 2 : 1;
+}
+#define FASTRNN_BLOCK(kind) ((kind) == FASTRNN_LSTM ? 1 : (kind) == FASTRNN_GRU || (kind) == FASTRNN_GRU_RESET ? 2 : 4) /* U */
 
 /* dispatch.c */
+int fastrnn_phase_block(int kind);        /* U, where `kind` is no constant: a call keeps the choice out of the kernels */
 extern int fastrnn_fetches_far;           /* whether one row's weights from the last cache are fetched ahead by instructions, from before main() on */
 int fastrnn_tier_built(int tier);
 int fastrnn_tier_runs(int tier);                                  /* the processor and the operating system both support it */

@@ -23,7 +23,7 @@ INLINE int FN(tile_height)(ptrdiff_t most, ptrdiff_t rows)
 INLINE void FN(finish_phase)(const int phase, const int M, const ptrdiff_t NU, const int NS, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t row,
                              ptrdiff_t group, int lane, vec *gates, const int gates_row, const T *x_sums, ptrdiff_t x_stride)
 {
-    const int G = FN(gates)(phase), linear = phase != FASTRNN_RNN && p->activation == FASTRNN_LINEAR;
+    const int G = fastrnn_phase_gates(phase), linear = phase != FASTRNN_RNN && p->activation == FASTRNN_LINEAR;
     for (int m = 0; m < M && !linear; m++)
         for (int u = 0; u < NU; u++)
             for (int s = 0; s < NS; s++) FN(gates_math)(phase, gates + m * gates_row + u * G * NS + s, NS);
@@ -288,7 +288,7 @@ static void FN(inputs)(int phase, const fastrnn_phase *p, const void *const *x, 
                        ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1)
 {
     CHECK(FN(check_inputs)(phase, p, x, out, out_stride, block0, block1, row0, row1));
-    const int G = FN(gates)(phase), U = fastrnn_phase_block(phase);
+    const int G = fastrnn_phase_gates(phase), U = fastrnn_phase_block(phase);
     const ptrdiff_t groups = (p->units + GROUP - 1) / GROUP;
     for (ptrdiff_t block = block0; block < block1; block++) {
         const ptrdiff_t first = block * U, here = groups - first < U ? groups - first : U, at = first * G * GROUP;
@@ -306,16 +306,18 @@ static void FN(inputs)(int phase, const fastrnn_phase *p, const void *const *x, 
 
 static void FN(step_of_one_gate)(int phase, const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1)
 {
-    FN(step)(phase, 1, 4, p, io, block0, block1, row0, row1);
+    FN(step)(phase, 1, FASTRNN_BLOCK(FASTRNN_RNN), p, io, block0, block1, row0, row1);
 }
 
+#define SHAPED(kind) kind, fastrnn_phase_gates(kind), FASTRNN_BLOCK(kind)
 #define STEP(name, step, ...) \
     static void FN(name)(const fastrnn_phase *p, const fastrnn_step *io, ptrdiff_t block0, ptrdiff_t block1, ptrdiff_t row0, ptrdiff_t row1) \
     { FN(step)(__VA_ARGS__, p, io, block0, block1, row0, row1); }
 STEP(rnn_step, step_of_one_gate, FASTRNN_RNN)
-STEP(lstm_step, step, FASTRNN_LSTM, FN(gates)(FASTRNN_LSTM), 1)
-STEP(gru_step, step, FASTRNN_GRU, FN(gates)(FASTRNN_GRU), 2)
-STEP(gru_reset_step, step, FASTRNN_GRU_RESET, FN(gates)(FASTRNN_GRU_RESET), 2)
+STEP(lstm_step, step, SHAPED(FASTRNN_LSTM))
+STEP(gru_step, step, SHAPED(FASTRNN_GRU))
+STEP(gru_reset_step, step, SHAPED(FASTRNN_GRU_RESET))
 STEP(gru_new_step, step_of_one_gate, FASTRNN_GRU_NEW)
 STEP(project_step, step_of_one_gate, FASTRNN_PROJECT)
 #undef STEP
+#undef SHAPED

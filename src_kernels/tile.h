@@ -3,8 +3,6 @@
  * M, NU, NS and the phase are constants where these functions are inlined, so that `acc` is registers and every inner loop is gone.
  */
 
-INLINE int FN(gates)(int phase) { return phase == FASTRNN_LSTM ? 4 : phase == FASTRNN_GRU ? 3 : phase == FASTRNN_GRU_RESET ? 2 : 1; }
-
 /* The first `count` elements, then `fill`. */
 INLINE vec FN(load_some)(const T *p, int count, T fill)
 {
