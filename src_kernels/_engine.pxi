@@ -191,8 +191,6 @@ cdef class Engine:
                 phase.depth, phase.units = self.net.state, self.net.hidden
                 if name == "project":
                     phase.inputs, phase.depth, phase.units = 0, self.net.hidden, self.net.state
-                elif name == "gru_new":
-                    phase.depth = self.net.hidden
                 phase.activation = _ACTIVATIONS[plan.activation]
                 phase.flush = i == self.net.phases - 1
             measure(&self.net.directions[k], self.net.itemsize)
