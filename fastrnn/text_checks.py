@@ -293,8 +293,8 @@ def dense_bridge(gives: int, takes: int, state: Sequence[int], targets: Sequence
         )
     if {takes} != set(state) or {gives} != set(target):
         raise ValueError(
-            f"bridge takes {takes} numbers and gives {gives}, the encoder's states have {_quoted_numbers(state)} and"
-            f" the decoder's {_quoted_numbers(target)}"
+            f"bridge takes {takes} numbers and gives {gives}, the encoder's states have {_different(state)} and"
+            f" the decoder's {_different(target)}"
         )
 
 
@@ -307,7 +307,7 @@ def states_fit(given: Sequence[Any], wanted: Sequence[Any]) -> None:
         )
 
 
-def _quoted_numbers(sizes: Sequence[int]) -> str:
+def _different(sizes: Sequence[int]) -> str:
     return " and ".join(map(str, dict.fromkeys(sizes)))
 
 

@@ -1,4 +1,4 @@
-# The draw of a token from logits.  fastrnn/generate.py has the same in NumPy, for the other backends and as its description.
+# The draw of a token from logits.  fastrnn/sampling.py has the same in NumPy, for the other backends and as its description.
 
 cdef struct Sampling:
     double temperature       # 0: the largest logit

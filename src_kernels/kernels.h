@@ -20,7 +20,7 @@ enum fastrnn_activation {
 enum fastrnn_tier { FASTRNN_GENERIC, FASTRNN_NEON, FASTRNN_AVX2, FASTRNN_AVX512, FASTRNN_TIERS };
 enum fastrnn_dtype { FASTRNN_F32, FASTRNN_F64, FASTRNN_DTYPES };
 
-/* A sum over columns goes in runs of so many: each is added up from +0 and then to the sum.  fastrnn/cells.py says why. */
+/* A sum over columns goes in runs of so many: each is added up from +0 and then to the sum.  docs/arithmetic.md says why. */
 enum { FASTRNN_RUN = 128 };
 
 /* Bytes of a phase's weights above which steps of several rows read them from memory: caches do not keep so many. */

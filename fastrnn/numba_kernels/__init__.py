@@ -15,8 +15,10 @@ From the arrays of a call to the last instruction:
     simd.py values.py      the vector type        kind.py  types without data, for which code is compiled
     arrays.py       NumPy arrays as entry points take them        workspace.py  memory that waits for the next call
     calls.py        calls by address: of parts, tiles, gate math, functions of rows
+    own.py          the phase of an own cell      threads.py  when a parallel twin may be launched
     packed.py arguments.py inside.py  fastrnn.jit: packed weights as a type, what callers pass, what it calls by address
     door.py         the only way to njit          target.py  what Numba compiles for
+    coefficients.py  of the activations, written by src_kernels/coefficients.py
 
 Importing this compiles nothing. The first run in a dtype compiles the walk, or reads it from Numba's disk cache, and
 that of a variant its tiles and its gate math. These are called by address, for Numba lets LLVM optimise a function, and

@@ -1,8 +1,7 @@
 """One time step through a chain: recurrent and dense layers, each fed by the one before, as in src_kernels/_chain.pxi.
 
-A chain is a table of numbers, each part with the address of what does its step: `advance` or
-`advance_dense`. So `walk` is compiled once, whatever the chain, and allocates
-nothing.
+A chain is a table of numbers, each part with the address of what does its step: `advance` or `advance_dense`. So `walk`
+is compiled once, whatever the chain, and allocates nothing.
 """
 
 from numba import int64, prange
