@@ -37,11 +37,18 @@ from fastrnn.numba_kernels.ahead import columns_address
 from fastrnn.numba_kernels.arrays import GivenType
 from fastrnn.numba_kernels.calls import address_of, compiled
 from fastrnn.numba_kernels.chain import advance, advance_dense
-from fastrnn.numba_kernels.dense import DENSE_GROUPS, function_address, run_activation, run_dense, run_dense_call
+from fastrnn.numba_kernels.dense import (
+    DENSE_GROUPS,
+    DENSE_TILE_ROWS,
+    function_address,
+    run_activation,
+    run_dense,
+    run_dense_call,
+)
 from fastrnn.numba_kernels.forward import phases_of, waits_for_weights
 from fastrnn.numba_kernels.gemm import PHASE_NUMBERS
 from fastrnn.numba_kernels.kind import PhasesType
-from fastrnn.numba_kernels.layers import STACK_BYTES, run_all, run_call, run_rows, run_table, work_bytes
+from fastrnn.numba_kernels.layers import CHUNK_BYTES, STACK_BYTES, run_all, run_call, run_rows, run_table, work_bytes
 from fastrnn.numba_kernels.phases import gates_address
 from fastrnn.numba_kernels.rnn import RNN
 from fastrnn.numba_kernels.simd import GROUP_BYTES
@@ -53,9 +60,7 @@ from fastrnn.numba_kernels.workspace import Work, empty, give_back, take
 
 __all__ = ["Generator", "Stepper", "activate_rows", "prepare", "prepare_dense"]
 
-_CHUNK_BYTES = 1 << 17  # that a layer hands to the next at a time: they stay in the nearer caches
 _PLAIN = np.zeros(7, np.int64)
-_DENSE_TILE_ROWS = 48
 _NEAREST_BYTES = 40 * 1024  # of weights that the nearest cache holds
 _FAR_BYTES = range((2 << 20) + 1, (12 << 20) + 1)  # of those of one row that come from the last one
 _FAR_BYTES_OF_ROWS = 20 << 20  # of those of several rows, which come from memory from here on
@@ -267,7 +272,7 @@ def prepare(plan: Any) -> Callable[..., None]:
         else:
             row = batch * outputs * dtype.itemsize
             # Layers take turns over chunks of time, so that memory does not grow with T; but backwards needs all of it.
-            chunk = max(1, steps if directions == 2 else _CHUNK_BYTES // row)
+            chunk = max(1, steps if directions == 2 else CHUNK_BYTES // row)
             between = take(idle_between, 2 * min(chunk, steps) * row)
             for t in range(0, max(1, steps), chunk):
                 if lengths is not None:
@@ -303,7 +308,7 @@ def prepare_dense(plan: Any) -> Callable[..., None]:
     entries += [function_address(activation, name), activation == "linear"]
     numbers = np.array(entries, np.int64)
     table, most = numbers.ctypes.data, _DENSE_TILE_BYTES // (plan.output_size * itemsize)
-    most = max(_DENSE_TILE_LEAST, min(_DENSE_TILE_ROWS, most))
+    most = max(_DENSE_TILE_LEAST, min(DENSE_TILE_ROWS, most))
     idle: list[Work] = []
     entry: Callable[..., None] | None = None
     run_rows_at = 0

@@ -34,6 +34,7 @@ from fastrnn.numba_kernels.tile import MOST_ROWS, height, sum_tile, tile_count
 
 __all__ = [
     "DENSE_GROUPS",
+    "DENSE_TILE_ROWS",
     "activate",
     "dense",
     "function_address",
@@ -48,6 +49,9 @@ _LOG_SPLIT = 2.0**0.5  # the larger half of the significands is halved once more
 _MOST_HALVINGS = 64  # no total is larger than a count of numbers; an infinite one ends too
 
 _BLOCK = RNN.groups
+
+DENSE_TILE_ROWS = 48
+"""Rows at a time, at most."""
 
 DENSE_GROUPS = 1 + MOST_ROWS * _BLOCK
 """Groups of workspace that `dense` takes: one for the virtual lanes, and the sums of a tile."""

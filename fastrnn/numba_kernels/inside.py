@@ -9,8 +9,9 @@ from numba import int64
 
 from fastrnn.numba_kernels.calls import call, call_dense, call_rows, stack
 from fastrnn.numba_kernels.chain import COUNT, IDS, OUT, ROWS, STATES, STREAMS, TURN, WORK, X_STRIDE, X, walk
+from fastrnn.numba_kernels.dense import DENSE_TILE_ROWS
 from fastrnn.numba_kernels.door import njit
-from fastrnn.numba_kernels.layers import CALL_NUMBERS, describe
+from fastrnn.numba_kernels.layers import CALL_NUMBERS, CHUNK_BYTES, describe
 from fastrnn.numba_kernels.simd import (
     GROUP_BYTES,
     address,
@@ -54,8 +55,6 @@ number of elements. Of x the address, (T, B, I) and elements from one to the nex
 
 Then the addresses of h and c of each recurrent part, 0 if there is no c, and then (L*D, B, R or H) of each.
 """
-
-_CHUNK_BYTES = 1 << 17  # that a part hands to the next at a time: they stay in the nearer caches
 
 
 # Shapes ---------------------------------------------------------------------------------------------------------------
@@ -270,7 +269,7 @@ def forward_all(like, table, request):
     if not steps * batch:
         return
     step_size = batch * given[BUFFER]
-    chunk = steps if given[ALL_STEPS] else min(steps, max(1, _CHUNK_BYTES // (step_size * itemsize(like))))
+    chunk = steps if given[ALL_STEPS] else min(steps, max(1, CHUNK_BYTES // (step_size * itemsize(like))))
     part_bytes = 0
     for k in range(parts):
         part = move(integers(given[FORWARDS]), PART_FORWARD * k)
@@ -292,7 +291,7 @@ def forward_all(like, table, request):
             if k == parts - 1:
                 out = now[TARGET] + first * batch * outputs * itemsize(like)
             if part[2] < 0:  # a dense layer
-                call_dense(part[0], like, part[1], x, inputs, count * batch, out, outputs, 48, work)
+                call_dense(part[0], like, part[1], x, inputs, count * batch, out, outputs, DENSE_TILE_ROWS, work)
             else:
                 numbers, by_ids = part[1], 0
                 if k == 0 and reads_ids:

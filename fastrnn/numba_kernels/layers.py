@@ -13,6 +13,7 @@ from fastrnn.numba_kernels.tile import MOST_ROWS
 
 __all__ = [
     "CALL_NUMBERS",
+    "CHUNK_BYTES",
     "EMBEDDING",
     "HAS_C",
     "HEADER",
@@ -41,6 +42,9 @@ _STEPS, _BATCH, _X, _Y, _STATES, _STATES_OUT = 0, 1, 2, 5, 8, 10
 _ORDER, _LENGTHS, _BLANK, _BETWEEN, _IDS = range(12, 17)
 CALL_NUMBERS = 19
 """Numbers of a call: what `describe` is given, in this order."""
+
+CHUNK_BYTES = 1 << 17
+"""What a layer or a part hands to the next at a time, at most: it stays in the nearer caches."""
 
 STACK_BYTES = 1 << 15
 """Workspace of a call that is given none."""

@@ -14,7 +14,7 @@ from numba.core.imputils import lower_constant
 
 from fastrnn.numba_kernels import dense_address, prepare, prepare_dense, rows_address
 from fastrnn.numba_kernels.calls import address_of
-from fastrnn.numba_kernels.dense import DENSE_GROUPS
+from fastrnn.numba_kernels.dense import DENSE_GROUPS, DENSE_TILE_ROWS
 from fastrnn.numba_kernels.door import STAMP
 from fastrnn.numba_kernels.forward import phases_of
 from fastrnn.numba_kernels.inside import forward_all, refuse, reset_all, step_rows
@@ -117,7 +117,7 @@ def _forward(part: Part, by_ids: int) -> list[int]:
     plan, name = part.plan, part.plan.dtype.name
     if part.is_dense:
         function = dense_address(name)
-        sizes = -1, plan.output_size, DENSE_GROUPS * GROUP_BYTES + 8 * 48, 0
+        sizes = -1, plan.output_size, DENSE_GROUPS * GROUP_BYTES + 8 * DENSE_TILE_ROWS, 0
     else:
         function = rows_address(len(phases_of(plan.variant)), name)
         of_rows = [work_bytes(plan.variant, rows, plan.hidden_size, plan.dtype.itemsize) for rows in (0, 1)]

@@ -42,7 +42,7 @@ class GatesType(types.Type):
 
     def __init__(self, phase: Phase, activation: str) -> None:
         self.gate_math, self.state_math, self.activation = phase.gate_math, phase.state_math, activation
-        self.groups, self.gates = phase.groups, phase.gates
+        self.gates = phase.gates
         super().__init__(name=f"fastrnn.Gates({phase.name}, {activation}, {STAMP})")
 
 
