@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import fastrnn
 from fastrnn import backends
-from fastrnn.cells import RUN, VARIANTS
+from fastrnn.cells import VARIANTS
 from fastrnn.packing import Plan
 
 TIERS = ("generic", "neon", "avx2", "avx512")
@@ -97,14 +97,6 @@ def test_numba_agrees(variant, dtype):
         assert equal(
             results(plan, backends.load("numba").layer(plan), *data), results(plan, native.Engine(plan), *data)
         )
-
-
-def test_numba_has_the_same_runs():
-    if "numba" not in backends.available_backends():
-        pytest.skip("numba is not installed")
-    from fastrnn.numba_kernels import tile
-
-    assert tile.RUN == RUN
 
 
 @pytest.mark.parametrize(("inputs", "steps"), [(67, 24), (67, 25), (67, 35), (402, 35)])

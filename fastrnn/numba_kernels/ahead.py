@@ -18,6 +18,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.extending import intrinsic
 
+from fastrnn.cells import RUN
 from fastrnn.numba_kernels.calls import address_of, call_columns
 from fastrnn.numba_kernels.door import njit
 from fastrnn.numba_kernels.simd import (
@@ -33,7 +34,7 @@ from fastrnn.numba_kernels.simd import (
     store_at,
 )
 from fastrnn.numba_kernels.target import registers
-from fastrnn.numba_kernels.tile import RUN, BlockType
+from fastrnn.numba_kernels.tile import BlockType
 from fastrnn.numba_kernels.values import Value, broadcast
 
 __all__ = ["AHEAD", "Ahead", "ahead_tile", "begin_ahead", "can_ahead", "columns_address", "finish_ahead", "run_columns"]

@@ -1,5 +1,6 @@
 """The GRU: h' = z h + (1 - z) n, exact at z = 0 and z = 1; r acts after or before the product with W_hn."""
 
+from fastrnn.cells import VARIANTS
 from fastrnn.numba_kernels.activations import candidate, flush, gate
 from fastrnn.numba_kernels.phases import Phase
 from fastrnn.numba_kernels.simd import fma, lanes, load, load_some, store, store_some
@@ -35,6 +36,6 @@ def gru_new_state(kind, sums, x_sums, cell, old, new, own, stride, count):
     store_some(new, flush(fma(z, load_some(old, count), fma(-z, n, n))), count)
 
 
-GRU = Phase("gru", gru_state, gate_math=gru_gates, groups=2, gates=3, apart=True)
-GRU_RESET = Phase("gru_reset", gru_reset_state, gate_math=gru_gates, groups=2, gates=2)
-GRU_NEW = Phase("gru_new", gru_new_state, groups=4, gates=1)
+GRU = Phase(VARIANTS["gru"], 0, gru_state, gru_gates)
+GRU_RESET = Phase(VARIANTS["gru_before"], 0, gru_reset_state, gru_gates)
+GRU_NEW = Phase(VARIANTS["gru_before"], 1, gru_new_state)

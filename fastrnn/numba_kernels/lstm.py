@@ -1,5 +1,6 @@
 """The LSTM: c' = sigma(f) c + sigma(i) tanh(g), h' = sigma(o) tanh(c'), with projection W_hr times that."""
 
+from fastrnn.cells import VARIANTS
 from fastrnn.numba_kernels.activations import candidate, flush, gate
 from fastrnn.numba_kernels.door import njit
 from fastrnn.numba_kernels.phases import Phase
@@ -41,6 +42,6 @@ def project_state(kind, sums, x_sums, cell, old, new, own, stride, count):
     store_some(new, flush(load(sums, 0)), count)
 
 
-LSTM = Phase("lstm", lstm_state, gate_math=lstm_gates, groups=1, gates=4)
-LSTM_PROJ = Phase("lstm_proj", lstm_proj_state, gate_math=lstm_gates, groups=1, gates=4)
-PROJECT = Phase("project", project_state, groups=4, gates=1, has_x=False)
+LSTM = Phase(VARIANTS["lstm"], 0, lstm_state, lstm_gates)
+LSTM_PROJ = Phase(VARIANTS["lstm_proj"], 0, lstm_proj_state, lstm_gates)
+PROJECT = Phase(VARIANTS["lstm_proj"], 1, project_state)

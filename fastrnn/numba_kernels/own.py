@@ -47,13 +47,9 @@ def _ours(variant: Variant) -> FunctionType:
 @cache
 def own_phases(variant: Variant) -> tuple[Phase]:
     """Make the phase of an own cell."""
-    (phase,) = variant.phases
     apart, parameters = variant.apart is not None, len(variant.parameters)
-    math = _gate_math(_ours(variant), len(phase.gates), apart, len(variant.states) > 1, parameters)
-    made = Phase(
-        phase.name, math, groups=phase.groups, gates=len(phase.gates), apart=apart, has_h=variant.recurrent
-    )  # fmt: skip
-    return (made,)
+    math = _gate_math(_ours(variant), len(variant.gates), apart, len(variant.states) > 1, parameters)
+    return (Phase(variant, 0, math),)
 
 
 def _gate_math(function: Callable[..., Any], gates: int, apart: bool, has_c: bool, parameters: int) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from numba.core import types
 from numba.core.extending import models, register_model
 
+from fastrnn.cells import Variant
 from fastrnn.numba_kernels.calls import address_of
 from fastrnn.numba_kernels.door import STAMP, njit, overload
 from fastrnn.numba_kernels.simd import constant_of, lanes, move, width
@@ -18,23 +19,20 @@ __all__ = ["Phase", "gates_address", "run_gates"]
 
 
 class Phase:
-    """One pass over a set of packed blocks, as in cells.py."""
+    """A phase of a variant of cells.py, and its math."""
 
     def __init__(
         self,
-        name: str,
+        variant: Variant,
+        index: int,
         state_math: Any,  # from the gates of one vector of units of one row to its new state; see `_renew`
-        *,
         gate_math: Any = None,  # before, from its sums to its gates, in place; see `_open`
-        groups: int,  # U
-        gates: int,  # G
-        apart: bool = False,  # over h the last gate starts from a bias of its own, and its sum over x is kept apart
-        has_x: bool = True,
-        has_h: bool = True,
     ) -> None:
-        self.name, self.gate_math, self.state_math = name, gate_math, state_math
-        self.groups, self.gates = groups, gates
-        self.apart, self.has_x, self.has_h = apart, has_x, has_h
+        phase = variant.phases[index]
+        self.name, self.gate_math, self.state_math = f"{variant.name}, {phase.name}", gate_math, state_math
+        self.groups, self.gates = phase.groups, max(1, len(phase.gates))  # U, G
+        self.apart = variant.apart is not None  # over h the last gate starts from a bias of its own
+        self.has_x, self.has_h = bool(phase.gates), variant.recurrent
 
 
 class GatesType(types.Type):

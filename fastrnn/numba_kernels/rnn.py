@@ -1,5 +1,6 @@
 """The plain RNN: h' = f(acc)."""
 
+from fastrnn.cells import VARIANTS
 from fastrnn.numba_kernels.activations import activation, flush
 from fastrnn.numba_kernels.phases import Phase
 from fastrnn.numba_kernels.simd import load, store_some
@@ -12,4 +13,4 @@ def rnn_state(kind, sums, x_sums, cell, old, new, own, stride, count):
     store_some(new, flush(activation(kind, load(sums, 0))), count)
 
 
-RNN = Phase("rnn", rnn_state, groups=4, gates=1)
+RNN = Phase(VARIANTS["rnn"], 0, rnn_state)

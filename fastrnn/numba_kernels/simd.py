@@ -18,6 +18,7 @@ from numba.core import cgutils, types
 from numba.core.extending import intrinsic, lower_builtin, lower_cast, models, register_model
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
+from fastrnn.cells import GROUP_BYTES
 from fastrnn.numba_kernels.target import registers
 from fastrnn.numba_kernels.values import LANE, Value, broadcast, call, float_bits, suffix
 
@@ -48,7 +49,6 @@ __all__ = [
     "width",
 ]
 
-GROUP_BYTES = 64  # units are packed in groups of this size, whatever the registers' width
 INDEX = ir.IntType(64)
 
 

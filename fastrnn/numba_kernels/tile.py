@@ -14,6 +14,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.extending import intrinsic, models, register_model
 
+from fastrnn.cells import RUN
 from fastrnn.numba_kernels.calls import address_of, call_row, call_tile
 from fastrnn.numba_kernels.door import STAMP, njit
 from fastrnn.numba_kernels.simd import (
@@ -32,7 +33,6 @@ from fastrnn.numba_kernels.values import LANE, Value, broadcast, call
 
 __all__ = [
     "MOST_ROWS",
-    "RUN",
     "BlockType",
     "height",
     "most_rows",
@@ -46,7 +46,6 @@ __all__ = [
 ]
 
 MOST_ROWS = 6  # then the loads of a tile are well below its multiplications
-RUN = 128  # columns that are summed from +0 before they are added to the sum: FASTRNN_RUN of src_kernels/kernels.h
 _FETCH_BYTES = 1024  # how far ahead one row's weights are fetched where the processor's own prefetcher does not keep up
 _FETCH_BYTES_OF_ROWS = 16 * 1024  # and those of several rows, which keep the processor from looking far ahead
 _NEAR = 64  # columns of weights that are read twice or more, a part of a run: the nearest cache holds them
