@@ -15,9 +15,7 @@ import numpy.typing as npt
 
 __all__ = ["ARITHMETIC", "GROUP_BYTES", "OWN", "RUN", "VARIANTS", "Phase", "Variant", "lanes", "variant"]
 
-ARITHMETIC = (
-    2  # the version of the arithmetic contract that `Variant.order` writes down: the same number, the same bits
-)
+ARITHMETIC = 2  # the version of the contract that `Variant.order` writes down: the same number, the same bits
 RUN = 128  # terms of a sum that are added up from +0 before they join it
 GROUP_BYTES = 64  # a group is this many bytes of units: one AVX-512 register, two of AVX2, four of NEON
 
