@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from fastrnn import backends, checks
+from fastrnn.dense import DenseLayer
 from fastrnn.model import SequenceModel
 from fastrnn.weighted import Weighted
 from fastrnn.wiring import rows_of_ids
@@ -66,10 +67,10 @@ def capsule(model: Any) -> Any:
     with backends.lock:  # so that all parts have the weights of one moment
         if isinstance(model, Weighted):
             return _native.capsule([network(model)], None, None)
-        parts: list[Any] = []
-        for before, layer in model._recurrent:
-            parts += [*(dense.runner("cython") for dense in before), network(layer)]
-        parts += [dense.runner("cython") for dense in model._tail + model.head]
+        parts = [
+            part.runner("cython") if isinstance(part, DenseLayer) else network(part)
+            for part in (*model.layers, *model.head)
+        ]
         if model._vocab is None:
             return _native.capsule(parts, None, None)
         by_ids: Any = None if model._by_ids is None else model._by_ids.run("cython")

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastrnn import backends, checks, model_checks
 from fastrnn.model import SequenceModel
-from fastrnn.stream import ChainStream, Rows, Stream, write
+from fastrnn.stream import ChainStream, LayerStream, Stream, write
 from fastrnn.stream import start as start_layer
 from fastrnn.weighted import Array
 from fastrnn.wiring import ByIds, Place, Stage, over_steps, rows_of_ids, through
@@ -15,12 +15,8 @@ from fastrnn.wiring import ByIds, Place, Stage, over_steps, rows_of_ids, through
 __all__ = ["ModelStream"]
 
 
-class ModelStream(Rows):
-    """N sequences that advance through a model as their inputs come, made by ``model.stream(batch_size)``.
-
-    As `Stream` for a layer: the same bits by `step`, by `push` in chunks of any size and by `SequenceModel.predict`,
-    whichever other streams advance with it; one thread at a time; pickles and copies hold the model and the state. The
-    weights and the backends are those that the layers had when the stream was made.
+class ModelStream(Stream):
+    """The `Stream` of a model.
 
     Examples
     --------
@@ -34,7 +30,7 @@ class ModelStream(Rows):
     True
     """
 
-    def __init__(self, model: SequenceModel, batch_size: int | None, streams: list[Stream]) -> None:
+    def __init__(self, model: SequenceModel, batch_size: int | None, streams: list[LayerStream]) -> None:
         super().__init__(batch_size)
         self._model = model
         self._streams = streams  # of the recurrent layers
@@ -205,7 +201,7 @@ class ModelStream(Rows):
         """Take a chunk of steps: x (n, T) or (n, T, I), out (n, T, V). All states change together, at the end."""
         model, new = self._model, list[Array]()
 
-        def run(stream: Stream, x: Array, lengths: Array | None, y: Array, blank: bool) -> None:
+        def run(stream: LayerStream, x: Array, lengths: Array | None, y: Array, blank: bool) -> None:
             new.extend(stream._after(x, lengths, y, rows, blank))
 
         stages = [
@@ -244,10 +240,10 @@ class ModelStream(Rows):
 class ChainModelStream(ModelStream):
     """A ModelStream whose step is one call of its backend's `stepper`, from the id or the vector to the result."""
 
-    def __init__(self, model: SequenceModel, batch_size: int | None, streams: list[Stream]) -> None:
+    def __init__(self, model: SequenceModel, batch_size: int | None, streams: list[LayerStream]) -> None:
         super().__init__(model, batch_size, streams)
         parts, rows, by_ids = self._parts()
-        chained = [(p._run, p._states) if isinstance(p, Stream) else (p, None) for p in parts]
+        chained = [(p._run, p._states) if isinstance(p, LayerStream) else (p, None) for p in parts]
         stepper = backends.load(self._places[0].backend).stepper
         assert stepper is not None
         threads = min(s._threads for s in streams)
@@ -257,7 +253,7 @@ class ChainModelStream(ModelStream):
         self._step(x, rows, out)
 
 
-_KINDS: dict[type[Stream], type[ModelStream]] = {ChainStream: ChainModelStream}
+_KINDS: dict[type[LayerStream], type[ModelStream]] = {ChainStream: ChainModelStream}
 
 try:
     from fastrnn import _native
@@ -269,14 +265,14 @@ else:
     class CompiledModelStream(_native.ModelStepper, ModelStream):
         """A ModelStream whose step is one compiled call, from the id or the vector to the head's result."""
 
-        def __init__(self, model: SequenceModel, batch_size: int | None, streams: list[Stream]) -> None:
+        def __init__(self, model: SequenceModel, batch_size: int | None, streams: list[LayerStream]) -> None:
             ModelStream.__init__(self, model, batch_size, streams)
             _native.ModelStepper.__init__(self, *self._parts(), min(s._threads for s in streams))
 
     _KINDS[CompiledStream] = CompiledModelStream
 
 
-def of_streams(model: SequenceModel, batch_size: int | None, streams: list[Stream]) -> ModelStream:
+def of_streams(model: SequenceModel, batch_size: int | None, streams: list[LayerStream]) -> ModelStream:
     """Make a stream of those of the recurrent layers: one compiled step where all of them have the same."""
     kinds = set(map(type, streams))
     kind = _KINDS.get(kinds.pop(), ModelStream)

@@ -12,7 +12,7 @@ from fastrnn.weighted import Array, Weighted
 from fastrnn.weights import Sizes, frozen
 
 if TYPE_CHECKING:
-    from fastrnn.stream import Stream
+    from fastrnn.stream import LayerStream
 
 __all__ = ["Recurrent"]
 
@@ -270,7 +270,7 @@ class Recurrent(Weighted):
         run(x, state, lengths, y, (h, c), num_threads, blank)
         return out, ((h, c) if ndim == 3 else (h.reshape(stacked, sizes[0]), c.reshape(stacked, sizes[1])))
 
-    def stream(self, batch_size: int | None = None, *, hx: Any = None) -> "Stream":
+    def stream(self, batch_size: int | None = None, *, hx: Any = None) -> "LayerStream":
         """Make a `Stream`: the layer with a state that stays between calls, for inputs that come step by step.
 
         Parameters
@@ -284,7 +284,7 @@ class Recurrent(Weighted):
 
         Returns
         -------
-        Stream
+        LayerStream
             With the weights, the initial state and the backend that the layer has now.
 
         Raises

@@ -4,6 +4,7 @@ import contextvars
 import copy
 import itertools
 import operator
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,11 +15,41 @@ from fastrnn import backends, checks, threads
 from fastrnn.recurrent import Recurrent
 from fastrnn.weighted import Array
 
-__all__ = ["Stream"]
+__all__ = ["LayerStream", "Stream"]
 
 
-class Rows:
-    """What streams of layers and of models share: which rows a call is about, and one thread at a time."""
+class Stream(ABC):
+    """N sequences that advance as their inputs come: what `Recurrent.stream` and `SequenceModel.stream` make.
+
+    A sequence has the same bits by `step`, by `push` in chunks of any size and by the whole call, whichever other
+    streams advance with it. Weights, backends and numbers of threads are those that the layers had when the stream was
+    made.
+
+    One thread at a time: there is no lock, and a call that finds another one inside raises RuntimeError. Pickles and
+    copies hold the layer or the model, and the state.
+    """
+
+    @abstractmethod
+    def step(self, x: Any, *, rows: Any = None, out: Array | None = None) -> Array:
+        """Advance by one time step: x (N, I), or a model's ids (N,), to (N, O); without N for a single stream."""
+
+    @abstractmethod
+    def push(self, x: Any, *, lengths: Any = None, rows: Any = None, out: Array | None = None) -> Array:
+        """Advance by a chunk of time steps, which is as the layer or the model takes its x, and so is the result."""
+
+    @abstractmethod
+    def reset(self, rows: Any = None) -> None:
+        """Go back to the initial state, or zeros where there is none: all streams, or `rows` of them."""
+
+    @abstractmethod
+    def get_state(self, rows: Any = None) -> Any:
+        """Copy the state of all streams, or of `rows` in their order."""
+
+    @abstractmethod
+    def set_state(self, state: Any, rows: Any = None) -> None:
+        """Give all streams a state, or `rows` of them in their order: what `get_state` returns."""
+
+    # Which rows a call is about, and one thread at a time -------------------------------------------------------------
 
     def __init__(self, batch_size: int | None) -> None:
         self._batch_size = batch_size
@@ -52,17 +83,11 @@ class Rows:
             raise checks.stream_in_use() from None
 
 
-class Stream(Rows):
-    """N sequences that advance as their inputs come, made by ``layer.stream(batch_size)``.
+class LayerStream(Stream):
+    """The `Stream` of a layer.
 
-    A sequence has the same bits by `step`, by `push` in chunks of any size and by the layer as a whole, whichever other
-    streams advance with it. The weights, the initial state and the number of threads are those that the layer had when
-    the stream was made; what is loaded or set later is for later streams.
-
-    No backend but the reference makes arrays where `out` is given: see `step` and `push`.
-
-    One thread at a time: there is no lock, and a call that finds another one inside raises RuntimeError. Pickles and
-    copies hold the layer and the state.
+    Its initial state is the layer's when the stream was made, too: what is loaded or set later is for later streams. No
+    backend but the reference makes arrays where `out` is given: see `step` and `push`.
 
     Examples
     --------
@@ -295,8 +320,8 @@ class Stream(Rows):
         write(self._states, state, rows)
 
 
-class ChainStream(Stream):
-    """A Stream whose step is one call of its backend's `stepper`."""
+class ChainStream(LayerStream):
+    """A LayerStream whose step is one call of its backend's `stepper`."""
 
     def __init__(self, layer: Recurrent, batch_size: int | None, run: backends.Run, state: tuple[Array, ...]) -> None:
         super().__init__(layer, batch_size, run, state)
@@ -308,7 +333,7 @@ class ChainStream(Stream):
         self._step(x, rows, out)
 
 
-_KINDS: dict[type, type[Stream]] = {}  # by the type of the runner; Stream itself runs on any
+_KINDS: dict[type, type[LayerStream]] = {}  # by the type of the runner; LayerStream itself runs on any
 
 try:
     from fastrnn import _native
@@ -316,13 +341,13 @@ except ImportError:  # without the compiled module; the package has complained w
     pass
 else:
 
-    class CompiledStream(_native.Stepper, Stream):
-        """A Stream whose step is compiled: nothing in Python stands between the caller and the kernels."""
+    class CompiledStream(_native.Stepper, LayerStream):
+        """A LayerStream whose step is compiled: nothing in Python stands between the caller and the kernels."""
 
         def __init__(
             self, layer: Recurrent, batch_size: int | None, run: _native.Engine, state: tuple[Array, ...]
         ) -> None:
-            Stream.__init__(self, layer, batch_size, run, state)
+            LayerStream.__init__(self, layer, batch_size, run, state)
             _native.Stepper.__init__(self, run, state, batch_size is not None, self._threads)
 
     _KINDS[_native.Engine] = CompiledStream
@@ -342,7 +367,7 @@ def write(states: Iterable[Array], new: Iterable[Array], rows: Array | None) -> 
     deque(map(operator.setitem, states, itertools.repeat(place), new), maxlen=0)  # type: ignore[arg-type]
 
 
-def start(layer: Recurrent, batch_size: Any, hx: Any, name: str = "hx") -> Stream:
+def start(layer: Recurrent, batch_size: Any, hx: Any, name: str = "hx") -> LayerStream:
     """Make a stream of the weights that the layer has now: `Recurrent.stream`."""
     if batch_size is not None:
         batch_size = checks.integer(batch_size, "batch_size", 0)
@@ -357,5 +382,5 @@ def start(layer: Recurrent, batch_size: Any, hx: Any, name: str = "hx") -> Strea
         state = layer._given(hx, (layer.num_layers,), "L, ", 1, name)
     else:
         state = layer._given(hx, (layer.num_layers, count), "L, N, ", count, name)
-    kind = ChainStream if backends.load(layer.backend or backends.current()).stepper else Stream
+    kind = ChainStream if backends.load(layer.backend or backends.current()).stepper else LayerStream
     return _KINDS.get(type(run), kind)(layer, batch_size, run, tuple(s.copy() for s in state))

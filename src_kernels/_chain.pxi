@@ -168,7 +168,7 @@ cdef class Chain:
 
 @cython.auto_pickle(False)
 cdef class ModelStepper(Alone):
-    """The compiled part of a ModelStream, which inherits from it first, as Stepper is that of a Stream.
+    """The compiled part of a ModelStream, which inherits from it first, as Stepper is that of a LayerStream.
 
     parts, embedding, by_ids, threads  as for Chain
     """

@@ -212,7 +212,7 @@ cdef class Alone:
 
 @cython.auto_pickle(False)
 cdef class Stepper(Alone):
-    """The compiled part of a Stream, which inherits from it first and then from `fastrnn.Stream`, and so does what that does.
+    """The compiled part of a LayerStream, which inherits from it first and then from `stream.LayerStream`, and so does what that does.
 
     What a step with unusual arguments needs, conversions, checks and messages, is the other base's `step`.
     """
@@ -265,7 +265,7 @@ cdef class Stepper(Alone):
         return lay_out_steps(&self.steps, block, used)
 
     def step(self, x, *, rows=None, out=None):
-        """Advance by one time step: see `fastrnn.Stream.step`."""
+        """Advance by one time step: see `stream.LayerStream.step`."""
         cdef Py_ssize_t n = self.steps.streams if rows is None else self.choose(rows)
         cdef const int64_t *chosen = NULL
         cdef cnp.npy_intp shape[2]
@@ -285,7 +285,7 @@ cdef class Stepper(Alone):
         return out
 
     def _advance(self, cnp.ndarray x not None, cnp.ndarray rows, cnp.ndarray out not None):
-        """As `fastrnn.Stream._advance`."""
+        """As `stream.LayerStream._advance`."""
         cdef const int64_t *chosen = NULL
         if rows is not None:
             chosen = <const int64_t *>cnp.PyArray_DATA(rows)

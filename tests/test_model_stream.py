@@ -46,6 +46,7 @@ def test_one_stream(backend, name):
     x = sequences(model, None, 9)
     wanted, final = model.predict(x, return_state=True)
     stream = model.stream()
+    assert isinstance(stream, fastrnn.Stream)
     assert same_bits(by_steps(stream, x), wanted)
     assert equal(stream.get_state(), final)
     stream.reset()
