@@ -54,7 +54,8 @@ class Row(NamedTuple):
     @property
     def weights(self) -> int:
         """Weights of all layers and directions, without biases."""
-        return self.directions * sum(map(sum, self.layer_weights))
+        deep = (self.layers - 1) * (self.directions + 1) * self.hidden_size
+        return self.directions * GATES[self.cell] * self.hidden_size * (self.input_size + self.hidden_size + deep)
 
     @property
     def token_weights(self) -> int:
