@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.metadata
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -180,6 +181,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from fastrnn.demo import run
 
         return run(args.backend)
+    except BrokenPipeError:  # as `| head` leaves it: what is not flushed yet goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ImportError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError) as error:
         print(f"fastrnn: error: {error}", file=sys.stderr)
         return 1

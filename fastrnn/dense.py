@@ -108,7 +108,10 @@ class DenseLayer:
         backend: str | None = None,
         num_threads: int | None = None,
     ) -> np.ndarray:
-        """Compute ``f(W x + b)`` for the rows of x (N, K), of the plan's dtype, into `out` (N, V) or a new array."""
+        """Compute ``f(W x + b)`` for the rows of x (N, K) into `out` (N, V), of the plan's dtype, or a new array."""
+        x = checks.readable(x, "x", self.plan.dtype)
+        if x.ndim != 2 or x.shape[1] != self.plan.input_size:
+            raise ValueError(f"x is {x.shape}, expected (N, K) = (N, {self.plan.input_size})")
         if out is None:
             out = np.empty((len(x), self.plan.output_size), self.plan.dtype)
         self.runner(backend)(x, out, num_threads or threads.count or threads.get_num_threads())

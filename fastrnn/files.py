@@ -172,6 +172,14 @@ def _check_header(name: str) -> None:
         raise FormatError(f"{name}: its header of {header} bytes is larger than any model's ({_LARGEST_HEADER})")
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON, whose names must differ."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise FormatError(f"its metadata have a name twice among {[name for name, _ in pairs]!r:.80}: {_CURE}")
+    return found
+
+
 def _model(file: Any) -> Any:
     architecture = _architecture(file.metadata() or {})
     tensors: dict[str, set[str]] = {}  # what there is, by what stands before the last dot
@@ -193,7 +201,7 @@ def _architecture(metadata: dict[str, str]) -> Any:
             "not saved by fastrnn; for plain weights use fastrnn.from_state_dict(safetensors.numpy.load_file(path))"
         )
     with _reading():
-        entry = json.loads(metadata[_ENTRY])
+        entry = json.loads(metadata[_ENTRY], object_pairs_hook=_once)
         known = {"format": FORMAT, "arithmetic": ARITHMETIC}  # an older arithmetic has the same weights, and other bits
         for name, newest in known.items():  # first: a newer version may have other entries
             version = entry.get(name)

@@ -47,12 +47,24 @@ class Logits:
         """What applies the functions of rows."""
         return backends.load(self.place.backend).activate
 
-    def read(self, ids: Array, lengths: Array, states: list[States]) -> Iterator[tuple[int, Array]]:
-        """Run rows of ids (N, T), each as long as its length; yields (first step, y (t, N, O) of the last layer)."""
+    def read(self, rows: Sequence[Array], states: list[States]) -> Iterator[tuple[int, Array]]:
+        """Run rows of ids, (T,) each; yields (first step, y (t, n, O) of the last layer for the rows that get there).
+
+        The states are replaced by new arrays.
+        """
+        lengths = np.array([len(row) for row in rows])
+        states[:] = [tuple(s.copy() for s in state) for state in states]
         for first in range(0, int(lengths.max(initial=0)), _CHUNK):
-            x = ids[:, first : first + _CHUNK].T
-            left = np.clip(lengths - first, 0, len(x))
-            yield first, self._through(self.layers, self.model._readable(x), states, left)
+            there = np.flatnonzero(lengths > first)
+            left = np.minimum(lengths[there] - first, _CHUNK)
+            ids = np.zeros((len(there), left.max()), np.int64)
+            for target, row, count in zip(ids, there.tolist(), left, strict=True):
+                target[:count] = rows[row][first : first + _CHUNK]
+            now = [tuple(s.take(there, axis=1) for s in state) for state in states]
+            yield first, self._through(self.layers, self.model._readable(ids.T), now, left)
+            for state, new in zip(states, now, strict=True):
+                for s, n in zip(state, new, strict=True):
+                    s[:, there] = n
 
     def step(self, ids: Array, states: list[States]) -> Array:
         """Return the logits (N, V) after one more id for each row."""
@@ -143,7 +155,7 @@ class Writer:
         fed = [prompt if len(prompt) or start is None else np.array([start]) for prompt in prompts]
         states = [tuple(s.copy() for s in state) for state in states]
         if max(map(len, fed), default=0) > 1:
-            for _ in logits.read(*padded([given[:-1] for given in fed]), states):
+            for _ in logits.read([given[:-1] for given in fed], states):
                 pass
         states = [tuple(np.repeat(s, copies, 1) for s in state) for state in states]
         rows = len(fed) * copies
@@ -202,7 +214,7 @@ class Writer:
 def score(model: "SequenceModel", ids: Array, states: list[States]) -> float:
     """Return the mean of -log2 p(x_t | x_<t) over t >= 2, from the kernels' log_softmax."""
     logits, total = Logits(model), 0.0
-    for first, y in logits.read(ids[None, :-1], np.array([len(ids) - 1]), states):
+    for first, y in logits.read([ids[:-1]], states):
         p = logits.of(y[:, 0])
         logits.activate("log_softmax", p, p)
         target = ids[first + 1 : first + 1 + len(p)]
@@ -210,15 +222,6 @@ def score(model: "SequenceModel", ids: Array, states: list[States]) -> float:
         if math.isnan(total):
             raise text_checks.not_finite_logits(0)
     return total / (len(ids) - 1) / math.log(2)
-
-
-def padded(rows: Sequence[Array]) -> tuple[Array, Array]:
-    """Return ids of several lengths as (N, T), with zeros beyond these, and the lengths."""
-    lengths = np.array([len(row) for row in rows], np.int64)
-    ids = np.zeros((len(rows), int(lengths.max(initial=0))), np.int64)
-    for target, row in zip(ids, rows, strict=True):
-        target[: len(row)] = row
-    return ids, lengths
 
 
 def first_seed(seed: Any) -> int:
@@ -434,9 +437,8 @@ class Writing(OfModel):
             raise text_checks.no_embedding()
         if isinstance(prompt, str):
             return Prompts([self._encoded(prompt, name)], True, False)
-        one = (
-            not isinstance(prompt, (list, tuple)) or not len(prompt) or isinstance(prompt[0], (int, float, np.generic))
-        )
+        number = (int, float, np.number, np.bool_)
+        one = not isinstance(prompt, (list, tuple)) or not len(prompt) or isinstance(prompt[0], number)
         if not one and any(isinstance(text, str) for text in prompt):
             return Prompts([self._encoded(text, f"{name}[{i}]") for i, text in enumerate(prompt)], True, True)
         if not one or getattr(prompt, "ndim", 1) == 2:

@@ -8,11 +8,11 @@ import numpy as np
 
 from fastrnn import checks, files, model_checks, text_checks
 from fastrnn.dense import Dense, DenseLayer, make_layer
-from fastrnn.generate import Logits, Writer, first_seed, padded, sampling
+from fastrnn.generate import Logits, Writer, first_seed, sampling
 from fastrnn.model import SequenceModel
 from fastrnn.recurrent import Recurrent
 from fastrnn.weighted import Array
-from fastrnn.wiring import States
+from fastrnn.wiring import States, layout
 
 __all__ = ["Seq2Seq"]
 
@@ -144,7 +144,7 @@ class Seq2Seq:
         text_checks.beam(width, how.temperature)
         first = first_seed(seed)
         is_text, batched, x, lengths = self._texts(x, lengths)
-        states = self._bridged(x, lengths, batched)
+        states = self._bridged(x, lengths, batched, is_text)
         if width > 1:
             rows = self._search(states, most, width, penalty)
         else:
@@ -156,18 +156,20 @@ class Seq2Seq:
         return results if batched else results[0]
 
     def _texts(self, x: Any, lengths: Any) -> tuple[bool, bool, Any, Any]:
-        """Encode texts: whether x is text, whether it is a batch, and what the encoder reads."""
+        """Encode texts: whether x is text, whether it is a batch, what the encoder reads (of texts a list of ids)."""
         if isinstance(x, str):
             return True, False, self.encoder._encoded(x, "x"), lengths
         if isinstance(x, (list, tuple)) and any(isinstance(one, str) for one in x):
             text_checks.no_lengths(lengths)
-            parts = [self.encoder._encoded(one, f"x[{i}]") for i, one in enumerate(x)]
-            return True, True, *padded(parts)
+            return True, True, [self.encoder._encoded(one, f"x[{i}]") for i, one in enumerate(x)], None
         return False, self.encoder._read(x, "B, T")[1], x, lengths
 
-    def _bridged(self, x: Any, lengths: Any, batched: bool) -> list[States]:
+    def _bridged(self, x: Any, lengths: Any, batched: bool, is_text: bool) -> list[States]:
         """Run the encoder: the states that the decoder starts from."""
-        _, states = self.encoder.predict(x, lengths=lengths, return_state=True, wiring="many_to_many")
+        if is_text and batched:
+            states = layout(self.encoder._final_states(x), True)
+        else:
+            _, states = self.encoder.predict(x, lengths=lengths, return_state=True, wiring="many_to_one", pool="final")
         if not batched:
             states = [tuple(s[:, None] for s in hx) if isinstance(hx, tuple) else hx[:, None] for hx in states]
         batch, name = np.shape(states[0][0] if isinstance(states[0], tuple) else states[0])[1], "bridge(states)"
@@ -186,7 +188,7 @@ class Seq2Seq:
         assert isinstance(self.bridge, DenseLayer)
         ways, batch, size = state.shape
         rows = self.bridge(np.ascontiguousarray(state.transpose(1, 0, 2)).reshape(batch, ways * size))
-        return np.ascontiguousarray(rows.reshape(batch, layers, -1).transpose(1, 0, 2))
+        return np.ascontiguousarray(rows.reshape(batch, layers, rows.shape[1] // layers).transpose(1, 0, 2))
 
     def _search(self, states: list[States], most: int, width: int, penalty: float) -> list[Array]:
         """Beam search: the tokens of the best result of each row."""

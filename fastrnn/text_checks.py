@@ -42,7 +42,7 @@ def vocabulary(tokens: Any, special: Mapping[str, Any], unit: str) -> tuple[str,
         if token in seen:
             raise ValueError(f"tokens must differ, got {token!r} again at {i}")
         seen.add(token)
-        if token not in special.values() and not _is_unit(token, unit):
+        if token not in special.values() and not is_unit(token, unit):
             what = {"char": "one character", "word": "a word without white space", "byte": "of chr(0) .. chr(255)"}
             raise ValueError(f"each of tokens must be {what[unit]} for unit={unit!r}, got {token!r} at {i}")
     for name, token in special.items():
@@ -51,7 +51,8 @@ def vocabulary(tokens: Any, special: Mapping[str, Any], unit: str) -> tuple[str,
     return found
 
 
-def _is_unit(token: str, unit: str) -> bool:
+def is_unit(token: str, unit: str) -> bool:
+    """Whether a text can have this token."""
     if unit == "word":
         return token.split() == [token]
     return len(token) == 1 and (unit == "char" or ord(token) < 256)
@@ -104,7 +105,7 @@ def ids(value: Any, size: int, name: str) -> np.ndarray:
 
 def number(value: Any, name: str, least: float = -math.inf, most: float = math.inf, *, above: bool = False) -> float:
     """Return a finite number from `least`, or above it, to `most`."""
-    accepted = "a number"
+    accepted = "a number" if most < math.inf else "a finite number"
     if most < math.inf:
         accepted += f" in {'(' if above else '['}{least:g}, {most:g}]"
     elif least > -math.inf:
@@ -176,7 +177,7 @@ def stops(value: Any, vocabulary: "Vocabulary | None", size: int) -> list[int]:
     """Return the ids that end a text; by default the vocabulary's stop token."""
     if value is None:
         value = [] if vocabulary is None or vocabulary.stop is None else [vocabulary.stop]
-    elif isinstance(value, str) or not isinstance(value, Iterable):
+    elif isinstance(value, (str, bytes)) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
         value = [value]
     return [token(one, "stop", vocabulary, size) for one in value]
 
@@ -244,10 +245,11 @@ def not_sequences(value: Any) -> TypeError:
     return TypeError(f"sequences must be a fastrnn.Ragged or a list, got {_kind(value)}: predict_iter takes iterables")
 
 
-def wrong_sequence(shape: tuple[int, ...], name: str, size: int, vocab: int | None) -> ValueError:
+def wrong_sequence(value: np.ndarray, name: str, size: int, vocab: int | None) -> ValueError:
     """Return the error of a sequence with wrong axes."""
-    ids = "(T,) ids or " if vocab is not None else ""
-    return ValueError(f"{name} is {shape}, expected {ids}(T, I) = (T, {size}) vectors")
+    ids, of_floats = ("(T,) ids or ", " of floats") if vocab is not None else ("", "")
+    expected = f"{ids}(T, I) = (T, {size}) vectors{of_floats}"
+    return ValueError(f"{name} is {value.shape} of {value.dtype}, expected {expected}")
 
 
 def mixed_sequences(i: int) -> ValueError:

@@ -80,7 +80,11 @@ class Vocabulary:
         found = text_checks.vocabulary(tokens, special, unit)
         self.__dict__.update(tokens=found, unit=unit, **special)
         self.__dict__["_ids"] = {token: i for i, token in enumerate(found)}
-        apart = {token for token in special.values() if token is not None and (unit == "word" or len(token) > 1)}
+        apart = {
+            token
+            for token in special.values()
+            if token is not None and (unit == "word" or not text_checks.is_unit(token, unit))
+        }
         self.__dict__["_of_text"] = {token: i for token, i in self._ids.items() if token not in apart}
         self.__dict__["_written"] = ["" if token in apart and token != unknown else token for token in found]
 
@@ -166,7 +170,7 @@ class Vocabulary:
         undecoded, space = codecs.getincrementaldecoder("utf-8")("replace"), ""
         for written in (self._written[i] for i in ids):
             if self.unit == "byte":
-                piece = undecoded.decode(written.encode("latin-1" if len(written) == 1 else "utf-8"))
+                piece = undecoded.decode(written.encode("latin-1" if text_checks.is_unit(written, "byte") else "utf-8"))
             else:
                 piece = space + written if written else ""
             if piece:

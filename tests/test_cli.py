@@ -185,6 +185,15 @@ def test_classify_refuses_a_label_for_each_word(capsys):
     assert "tags.safetensors must be a model with wiring='many_to_one', got 'many_to_many'" in err
 
 
+def test_a_reader_that_has_enough():
+    command = [sys.executable, "-u", "-m", "fastrnn.cli", "generate", "--prompt", "It", "--max-tokens", "3000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as writer:
+        writer.stdout.read(3)
+        writer.stdout.close()
+        assert writer.wait(timeout=120) == 1
+        assert writer.stderr.read() == b""
+
+
 def test_models_of_ones_own(capsys, tmp_path):
     import numpy as np
 
@@ -206,7 +215,7 @@ def test_models_of_ones_own(capsys, tmp_path):
         (["classify", "yes"], "scores", "must give probabilities"),
         (["generate", "--prompt", "yes"], "layer", "must be a SequenceModel with a vocabulary"),
         (["classify", "yes"], "missing", "No such file"),
-        (["generate", "--prompt", "yes", "--temperature", "-1"], "model", "temperature must be a number >= 0"),
+        (["generate", "--prompt", "yes", "--temperature", "-1"], "model", "temperature must be a finite number >= 0"),
     ):
         assert cli.main([*command, "--model", str(tmp_path / name)]) == 1
         assert message in capsys.readouterr().err

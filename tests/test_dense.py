@@ -158,6 +158,15 @@ def test_against_torch(backend, function):
     assert_close(layer(x), expected.numpy(), "torch", np.float64)
 
 
+def test_rows_of_another_dtype_or_width(backend):
+    layer = make(37, 17, "linear")
+    x = rows(layer, 12)
+    assert same_bits(layer(x.astype(np.float64)), layer(x))
+    for wrong in (x[:, :36], x[0], x[None]):
+        with pytest.raises(ValueError, match=r"expected \(N, K\) = \(N, 37\)"):
+            layer(wrong)
+
+
 @pytest.mark.parametrize("function", ["linear", "log_softmax"])
 def test_rows_in_any_layout(backend, function):
     layer = make(37, 17, function)

@@ -8,6 +8,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from layer_cases import peak_of
 
 import fastrnn
 from fastrnn import backends, generate, packing, reference
@@ -478,10 +479,10 @@ def test_logits_that_are_not_finite(backend, bad):
         ({"max_tokens": -1}, ValueError, "max_tokens must be an int >= 0, got -1"),
         ({"max_tokens": 1.5}, TypeError, "max_tokens must be an int >= 0, got 1.5"),
         ({"n": 0}, ValueError, "n must be an int >= 1, got 0"),
-        ({"temperature": -1}, ValueError, r"temperature must be a number >= 0, got -1"),
-        ({"temperature": np.nan}, ValueError, "temperature must be a number >= 0, got nan"),
-        ({"temperature": np.inf}, ValueError, "temperature must be a number >= 0, got inf"),
-        ({"temperature": "hot"}, TypeError, "temperature must be a number >= 0, got 'hot'"),
+        ({"temperature": -1}, ValueError, r"temperature must be a finite number >= 0, got -1"),
+        ({"temperature": np.nan}, ValueError, "temperature must be a finite number >= 0, got nan"),
+        ({"temperature": np.inf}, ValueError, "temperature must be a finite number >= 0, got inf"),
+        ({"temperature": "hot"}, TypeError, "temperature must be a finite number >= 0, got 'hot'"),
         ({"top_k": 0}, ValueError, "top_k must be an int >= 1, got 0"),
         ({"top_p": 0}, ValueError, r"top_p must be a number in \(0, 1\], got 0"),
         ({"top_p": 1.5}, ValueError, r"top_p must be a number in \(0, 1\], got 1.5"),
@@ -547,3 +548,22 @@ def test_backends_are_known():
         )
         assert isinstance(Logits(model).generator(states, *settings), _native.Generator)
     assert set(SAME) < set(backends._LOADERS)
+
+
+def test_one_long_prompt_costs_the_others_nothing(backend):
+    head = np.random.default_rng(0).normal(size=(8, 16))
+    model = fastrnn.SequenceModel(fastrnn.GRU(8, 16).init(seed=0), embedding="one_hot", head=(head,))
+    rng = np.random.default_rng(1)
+    prompts = [rng.integers(0, 8, size) for size in (1, 1500, 2, 513, *[1] * 500)]
+    model.generate(prompts[:2], 2, temperature=0)
+    results: list = []
+    assert peak_of(lambda: results.extend(model.generate(prompts, 2, temperature=0))) < 4e6  # of 16 MB, with padding
+    assert all(map(np.array_equal, results, [model.generate(prompt, 2, temperature=0) for prompt in prompts]))
+
+
+@pytest.mark.parametrize("given", [["ab", np.str_("ba")], [np.str_("ab"), "ba"]])
+def test_strings_of_numpy(given):
+    vocabulary = fastrnn.Vocabulary.from_text("ab")
+    layer = fastrnn.GRU(2, 2).init(seed=0)
+    model = fastrnn.SequenceModel(layer, embedding="one_hot", head=(np.eye(2),), vocabulary=vocabulary)
+    assert model.generate(given, 3, seed=1) == model.generate(list(map(str, given)), 3, seed=1)

@@ -225,8 +225,11 @@ def test_ctrl_c_stops_it(monkeypatch):
         (
             [[1], [[1, 2]]],
             ValueError,
-            r"sequences\[1\] is \(1, 2\), expected \(T,\) ids or \(T, I\) = \(T, 6\) vectors",
+            r"sequences\[1\] is \(1, 2\) of int64, expected \(T,\) ids or \(T, I\) = \(T, 6\) vectors of floats",
         ),
+        ([1, 2], ValueError, r"sequences\[0\] is \(\) of int64, expected \(T,\) ids or"),
+        ([[1], np.zeros((2, 6), int)], ValueError, r"sequences\[1\] is \(2, 6\) of int64, .* vectors of floats"),
+        (fastrnn.Ragged(5, [0]), ValueError, r"sequences.values is \(\) of int64"),
         ([[1], np.zeros((2, 6))], ValueError, r"all of ids or all of vectors, sequences\[1\]"),
         (fastrnn.Ragged([1, 2], [0, 3]), ValueError, r"sequences.offsets must lie in 0..2, got 0..3"),
         (fastrnn.Ragged([1, 2], [-1, 2]), ValueError, r"sequences.offsets must lie in 0..2, got -1..2"),
@@ -254,3 +257,5 @@ def test_errors_of_options():
         model.predict_iter(3)
     with pytest.raises(ValueError, match="wiring must be one of"):
         model.predict_iter([[1]], wiring="one")
+    with pytest.raises(ValueError, match=r"sequences\[7\] must hold ids in 0..5, got 9"):
+        list(model.predict_iter([*[[1]] * 7, [9]], lookahead=5))

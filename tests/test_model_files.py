@@ -97,6 +97,14 @@ def saved(tmp_path):
     return json.loads(raw[8 : 8 + size]), raw[8 + size :]
 
 
+def test_a_name_twice(tmp_path, saved):
+    header, data = saved
+    entry = header["__metadata__"]["fastrnn"]
+    twice = dict(header, __metadata__={"fastrnn": entry[:-1] + ', "format": 1}'})
+    with pytest.raises(fastrnn.FormatError, match="a name twice among"):
+        fastrnn.load(write(tmp_path / "twice", twice, data))
+
+
 def changed(header, change):
     entry = json.loads(header["__metadata__"]["fastrnn"])
     change(entry["architecture"])

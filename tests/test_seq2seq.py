@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from layer_cases import peak_of
 
 import fastrnn
 from fastrnn.seq2seq import _least
@@ -190,6 +191,29 @@ def test_texts():
     assert model.generate(["cafe", "bad"], 6, beam=3)[0] == model.generate("cafe", 6, beam=3)
     with pytest.raises(ValueError, match="texts have their own"):
         model.generate(["a"], 5, lengths=[1])
+
+
+@pytest.mark.parametrize("dtypes", [("float64", "float32"), ("float32", "float64")], ids="-".join)
+def test_a_bridge_between_dtypes(backend, dtypes):
+    encoder = fastrnn.GRU(4, 6, dtype=dtypes[0]).init(1)
+    model = make(hidden=8, dtype=dtypes[1]).decoder
+    weight = np.random.default_rng(0).normal(size=(8, 6))
+    bridged = fastrnn.Seq2Seq(encoder, model, start=0, stop=1, bridge=fastrnn.Dense(weight))
+    by_hand = fastrnn.Seq2Seq(encoder, model, start=0, stop=1, bridge=lambda states: [states[0] @ weight.T])
+    x = np.random.default_rng(1).normal(size=(3, 7, 4))
+    assert all(map(np.array_equal, bridged.generate(x, 9), by_hand.generate(x, 9)))
+    assert bridged.generate(x[:0], 9) == []
+
+
+def test_one_long_text_costs_the_others_nothing():
+    letters = fastrnn.Vocabulary.from_text("ab")
+    encoder = fastrnn.SequenceModel(fastrnn.LSTM(2, 9).init(1), embedding="one_hot", vocabulary=letters)
+    model = fastrnn.Seq2Seq(encoder, make("lstm").decoder, start=0, stop=1)
+    texts = ["a", "ab" * 5000, "", *["b"] * 500]
+    model.generate(texts[:4], 3)
+    results: list = []
+    assert peak_of(lambda: results.extend(model.generate(texts, 3))) < 16e6  # with padding ids alone take 40 MB
+    assert all(map(np.array_equal, results, [model.generate(text, 3) for text in texts]))
 
 
 def test_empty():

@@ -71,6 +71,13 @@ def test_special_tokens_are_not_found_in_text():
     assert chars.decode([0, 1]) == "a"
 
 
+def test_one_character_that_is_no_byte_may_be_special():
+    vocabulary = Vocabulary.from_text("ab", "byte", start="你", unknown="é")
+    assert vocabulary.encode("a你é").tolist() == [vocabulary.tokens.index(chr(byte)) for byte in "a你é".encode()]
+    assert vocabulary.decode([vocabulary.tokens.index("你"), *vocabulary.encode("a你")]) == "a你"
+    assert Vocabulary(["a", "你"], unit="byte", unknown="你").decode([1, 0]) == "你a"
+
+
 def test_a_character_that_stops_is_also_text():
     vocabulary = Vocabulary.from_text("a\nb\n", stop="\n")
     assert vocabulary.tokens == ("\n", "a", "b")

@@ -53,9 +53,9 @@ def dots(path: Path, title: str, rows: Sequence[tuple[str, dict[str, float]]], l
         figure = Figure(figsize=(7.5, 1 + 0.16 * len(rows)), layout="constrained")
         axes = figure.subplots()
         axes.patch.set_visible(False)
-        for name, colour in zip(series, COLOURS, strict=False):
+        for size, name, colour in zip(range(len(series), 0, -1), series, COLOURS, strict=False):
             points = [(values[name], i) for i, (_, values) in enumerate(rows) if name in values]
-            axes.scatter(*zip(*points, strict=True), s=14, color=colour, label=name)
+            axes.scatter(*zip(*points, strict=True), s=14 * size, color=colour, label=name)  # none hides an earlier one
         axes.axvline(line, color=GREY, linewidth=1)
         axes.set_xscale("log" if log else "linear")
         if log:
