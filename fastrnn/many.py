@@ -14,6 +14,7 @@ from fastrnn.wiring import OfModel, States
 __all__ = ["ManySequences", "Ragged"]
 
 _NUMBERS = 1 << 21  # that a batch hands from layer to layer: they stay in the outer caches
+_LEAST_ROWS = 4  # of a batch: with fewer, a step takes as long as reading all weights does
 _ROWS = 2048  # of a batch at most: more gain nothing, and their states leave the caches
 _WINDOW = 1 << 15  # sequences that are sorted at a time, so that what their batches gather and scatter stays there too
 
@@ -256,7 +257,7 @@ class ManySequences(OfModel):
             lengths = lengths[order]
             first = 0
             while first < len(order):
-                rows = max(1, min(_ROWS, _NUMBERS // (max(1, int(lengths[first])) * width)))
+                rows = max(_LEAST_ROWS, min(_ROWS, _NUMBERS // (max(1, int(lengths[first])) * width)))
                 numbers, among = start + order[first : first + rows], lengths[first : first + rows]
                 at = np.arange(among[0])[:, None] + offsets[numbers]
                 yield numbers, among, at.T, values.take(at, axis=0, mode="clip").swapaxes(0, 1)
