@@ -26,7 +26,15 @@ class Stream(ABC):
     made.
 
     One thread at a time: there is no lock, and a call that finds another one inside raises RuntimeError. Pickles and
-    copies hold the layer or the model, and the state.
+    copies hold the layer or the model, and the state. Shapes and errors stand with the methods of the class that a
+    layer or a model makes.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> stream = fastrnn.GRU(3, 4).init(seed=0).stream(batch_size=5)
+    >>> isinstance(stream, fastrnn.Stream), stream.step(np.zeros((2, 3)), rows=[4, 0]).shape
+    (True, (2, 4))
     """
 
     @abstractmethod
