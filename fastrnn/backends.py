@@ -273,10 +273,7 @@ def cpu_info() -> dict[str, Any]:
         _native = importlib.import_module("fastrnn._native")
         tier, tiers = _native.tier(), _native.tiers()
     if backends["numba"] == "ok":
-        from llvmlite import binding
-        from numba.core import config
-
-        target = config.CPU_NAME or binding.get_host_cpu_name()
+        target = importlib.import_module("fastrnn.numba_kernels.target").processor()
     return {
         "machine": platform.machine(),
         "system": platform.system(),

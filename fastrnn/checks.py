@@ -34,7 +34,7 @@ def integer(value: Any, name: str, least: int, most: int | None = LARGEST) -> in
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an int >= {least}, got {_kind(value)}") from None
+        raise TypeError(f"{name} must be an int >= {least}, got {kind_of(value)}") from None
     if number < least:
         raise ValueError(f"{name} must be an int >= {least}, got {number}")
     if most is not None and number > most:
@@ -45,23 +45,23 @@ def integer(value: Any, name: str, least: int, most: int | None = LARGEST) -> in
 def flag(value: Any, name: str) -> bool:
     """Return True or False; an int in its place is most often an argument too many before it."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {_kind(value)}")
+        raise TypeError(f"{name} must be True or False, got {kind_of(value)}")
     return bool(value)
 
 
 def choice(value: Any, name: str, accepted: Sequence[str]) -> str:
     """Return one of a few strings."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be one of {_quoted(accepted)}, got {_kind(value)}")
+        raise TypeError(f"{name} must be one of {quoted(accepted)}, got {kind_of(value)}")
     if value not in accepted:
-        raise ValueError(f"{name} must be one of {_quoted(accepted)}, got {value!r}")
+        raise ValueError(f"{name} must be one of {quoted(accepted)}, got {value!r}")
     return value
 
 
 def dropout(value: Any) -> float:
     """Return a probability, which is kept and never used."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"dropout must be a number in [0, 1], got {_kind(value)}")
+        raise TypeError(f"dropout must be a number in [0, 1], got {kind_of(value)}")
     if not 0 <= value <= 1:
         raise ValueError(f"dropout must be a number in [0, 1], got {value}")
     return float(value)
@@ -84,7 +84,7 @@ def dtype(value: Any) -> np.dtype[Any]:
     except TypeError:
         if isinstance(name, str):
             raise _wrong_dtype(accepted, name) from None
-        raise TypeError(f"{accepted}, got {_kind(value)}") from None
+        raise TypeError(f"{accepted}, got {kind_of(value)}") from None
     for known in (FLOAT32, FLOAT64):
         if found == known:
             return known  # always the same object, so that layers compare by `is`
@@ -113,10 +113,10 @@ def projection(value: Any, hidden_size: int) -> int:
 def tensors(value: Any, prefix: Any) -> dict[str, np.ndarray | None]:
     """Return a state dict with the entries under `prefix` as arrays, the others as None."""
     if not isinstance(prefix, str):
-        raise TypeError(f"prefix must be a string, got {_kind(prefix)}")
+        raise TypeError(f"prefix must be a string, got {kind_of(prefix)}")
     if not isinstance(value, Mapping):
         cure = ": pass module.state_dict()" if hasattr(value, "state_dict") else ""
-        raise TypeError(f"tensors must be a mapping of names to arrays, got {_kind(value)}{cure}")
+        raise TypeError(f"tensors must be a mapping of names to arrays, got {kind_of(value)}{cure}")
     for key in value:
         if not isinstance(key, str):
             raise TypeError(f"tensors must have strings as keys, got {key!r}")
@@ -134,7 +134,7 @@ def path(value: Any) -> str:
     try:
         return os.fsdecode(value)
     except TypeError:
-        raise TypeError(f"path must be a string or a path, got {_kind(value)}") from None
+        raise TypeError(f"path must be a string or a path, got {kind_of(value)}") from None
 
 
 def large_header(size: int, limit: int) -> ValueError:
@@ -216,7 +216,7 @@ def _converted(value: Any, name: str) -> np.ndarray:
     if _elsewhere(value):
         cure = _FETCHES.get(type(value).__module__.partition(".")[0], "a copy of {} in the memory of the CPU")
         raise TypeError(
-            f"{name} must be an array of real numbers on the CPU, got {_kind(value)} on "
+            f"{name} must be an array of real numbers on the CPU, got {kind_of(value)} on "
             f"{getattr(value, 'device', 'another device')}: pass {cure.format(name)}"
         )
     try:
@@ -228,7 +228,9 @@ def _converted(value: Any, name: str) -> np.ndarray:
     except ValueError as error:
         raise ValueError(f"{name} must be an array of real numbers: {error}") from error
     except (TypeError, RuntimeError, BufferError) as error:
-        raise TypeError(f"{name} must be an array of real numbers on the CPU, got {_kind(value)} ({error})") from error
+        raise TypeError(
+            f"{name} must be an array of real numbers on the CPU, got {kind_of(value)} ({error})"
+        ) from error
 
 
 def _dtype_cure(value: np.ndarray, text_cure: str) -> str:
@@ -287,7 +289,7 @@ def states(
             raise TypeError(f"{name} must be one array h, got a tuple: a pair (h, c) is for LSTM")
         return (_state(hx, (*axes, sizes[0]), dtype, letters + last[0], name),)
     if not isinstance(hx, (tuple, list)):
-        raise TypeError(f"{name} must be a pair (h, c), got {_kind(hx)}")
+        raise TypeError(f"{name} must be a pair (h, c), got {kind_of(hx)}")
     if len(hx) != 2:
         raise ValueError(f"{name} must be a pair (h, c), got {len(hx)} elements")
     h, c = hx
@@ -342,7 +344,7 @@ def out(
 ) -> np.ndarray:
     """Return an array that a call may write its result to; the arguments as given must not overlap it."""
     if not isinstance(value, np.ndarray):
-        raise TypeError(f"out must be a NumPy array, got {_kind(value)}")
+        raise TypeError(f"out must be a NumPy array, got {kind_of(value)}")
     if value.dtype != dtype:
         raise ValueError(f"out has dtype {value.dtype}, expected {dtype}")
     if value.shape != shape:
@@ -417,22 +419,24 @@ def wrong_stream_input(shape: tuple[int, ...], letters: str, sizes: Mapping[str,
         cure = ": pass x.T"
     elif len(shape) == len(letters) and shape[-1] == sizes["I"]:
         cure = ": one row for each of rows" if "n" in letters else ": one row for each stream, or name some with rows="
-    return ValueError(f"x is {shape}, expected {_axes(letters)} = {_axes(expected)}{cure}")
+    return ValueError(f"x is {shape}, expected {axes_text(letters)} = {axes_text(expected)}{cure}")
 
 
 # Words of messages ----------------------------------------------------------------------------------------------------
 
 
-def _axes(sizes: Sequence[object]) -> str:
+def axes_text(sizes: Sequence[object]) -> str:
+    """Write a shape, or the letters of one."""
     return f"({', '.join(map(str, sizes))}{',' * (len(sizes) == 1)})"
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """Say in a few words what came."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return f"{value!r:.60}"
     return type(value).__name__
 
 
-def _quoted(names: Sequence[str]) -> str:
+def quoted(names: Sequence[str]) -> str:
+    """List names."""
     return ", ".join(map(repr, names))

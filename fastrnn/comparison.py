@@ -26,7 +26,7 @@ import fastrnn.torch
 from fastrnn._bench import ratios
 from fastrnn._bench.command import duration, machine, print_load, print_table
 from fastrnn._bench.engines import Engine
-from fastrnn.checks import UnsupportedError, _kind
+from fastrnn.checks import UnsupportedError, kind_of
 
 __all__ = ["run"]
 
@@ -117,13 +117,13 @@ def _made(args: argparse.Namespace) -> tuple[Any, Any]:
     made = factory
     if not isinstance(factory, nn.Module):
         if not callable(factory):
-            raise TypeError(f"{name} must be a function that returns a model, got {_kind(factory)}")
+            raise TypeError(f"{name} must be a function that returns a model, got {kind_of(factory)}")
         with _theirs(name):
             made = factory()
     if isinstance(made, nn.Module):
         return made, ((_drawn(args, name),), {})
     if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[0], nn.Module):
-        what = f"({', '.join(map(_kind, made))})" if isinstance(made, tuple) else _kind(made)
+        what = f"({', '.join(map(kind_of, made))})" if isinstance(made, tuple) else kind_of(made)
         cure = ": put the inputs in a tuple of their own" if isinstance(made, tuple) and len(made) > 2 else ""
         raise TypeError(f"{name} must return a torch.nn.Module, or (model, inputs), got {what}{cure}")
     if args.input or args.input_ids:
@@ -137,7 +137,7 @@ def _made(args: argparse.Namespace) -> tuple[Any, Any]:
         return model, ((), dict(inputs))
     raise TypeError(
         f"inputs of {name} must be a tensor, a tuple of positional arguments or a dict of keyword arguments, "
-        f"got {_kind(inputs)}"
+        f"got {kind_of(inputs)}"
     )
 
 
@@ -200,7 +200,7 @@ def _pair(model: Any) -> tuple[Any, Any]:
     fast = fastrnn.torch.accelerate(_copied(plain))
     if not fastrnn.torch.report(fast):
         raise ValueError(
-            f"the model must have a recurrent module: torch.nn's RNN, LSTM or GRU or a cell, got {_kind(model)}"
+            f"the model must have a recurrent module: torch.nn's RNN, LSTM or GRU or a cell, got {kind_of(model)}"
         )
     return plain, fast
 
@@ -239,7 +239,7 @@ def _outputs(model: Any, given: Any) -> list[tuple[str, Tensor]]:
         result = model(*args, **keywords)
     found = list(_tensors(result))
     if not found:
-        raise TypeError(f"the model must return tensors, or tuples, lists and dicts of them, got {_kind(result)}")
+        raise TypeError(f"the model must return tensors, or tuples, lists and dicts of them, got {kind_of(result)}")
     return found
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastrnn.checks import UnsupportedError, _axes, _kind, weight
+from fastrnn.checks import UnsupportedError, axes_text, kind_of, weight
 
 __all__: list[str] = []
 
@@ -19,7 +19,7 @@ def not_a_layer(value: Any, name: str) -> TypeError:
         cure = ": a cell takes one step, build the layer"
     elif type(value).__module__.partition(".")[0] == "torch":
         cure = f": pass fastrnn.from_torch({name})"
-    return TypeError(f"{name} must be an RNN, LSTM or GRU, or a fastrnn.Dense, got {_kind(value)}{cure}")
+    return TypeError(f"{name} must be an RNN, LSTM or GRU, or a fastrnn.Dense, got {kind_of(value)}{cure}")
 
 
 def one_dtype(layers: Sequence[tuple[str, np.dtype[Any]]]) -> np.dtype[Any]:
@@ -55,8 +55,8 @@ def embedding(value: Any) -> np.ndarray | Literal["one_hot"] | None:
     if hasattr(value, "num_embeddings") and not hasattr(value, "mode"):  # which an EmbeddingBag has, that adds rows
         if value.max_norm is not None or type(value).forward.__module__ != "torch.nn.modules.sparse":
             raise UnsupportedError(
-                f"embedding must give the rows of its weight, got {_kind(value)} with max_norm or a forward of its own:"
-                " pass what it gives, embedding(torch.arange(embedding.num_embeddings))"
+                f"embedding must give the rows of its weight, got {kind_of(value)} with max_norm or a forward of its"
+                " own: pass what it gives, embedding(torch.arange(embedding.num_embeddings))"
             )
         value = value.weight
     found = weight(value, "embedding")
@@ -74,10 +74,10 @@ def vocabulary_size(tokens: int, rows: int) -> None:
 def labels(value: Any, size: int) -> tuple[str, ...]:
     """Return the names of the V numbers that a model gives."""
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f"labels must be a sequence of {size} str, got {_kind(value)}")
+        raise TypeError(f"labels must be a sequence of {size} str, got {kind_of(value)}")
     for i, label in enumerate(value):
         if not isinstance(label, str):
-            raise TypeError(f"labels must be a sequence of {size} str, got {_kind(label)} at {i}")
+            raise TypeError(f"labels must be a sequence of {size} str, got {kind_of(label)} at {i}")
     if len(value) != size:
         raise ValueError(f"labels must be {size}, one for each number that the model gives, got {len(value)}")
     return tuple(value)
@@ -86,7 +86,7 @@ def labels(value: Any, size: int) -> tuple[str, ...]:
 def instance(value: Any, kind: type, name: str) -> None:
     """Demand an object of a class of fastrnn."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a fastrnn.{kind.__name__}, got {_kind(value)}")
+        raise TypeError(f"{name} must be a fastrnn.{kind.__name__}, got {kind_of(value)}")
 
 
 def fixed(value: Any, name: str) -> AttributeError:
@@ -111,7 +111,7 @@ def in_range(found: np.ndarray, size: int, name: str) -> np.ndarray:
     # Negative numbers are large ones without a sign: one look at all ids instead of two, and no copy.
     if found.size and found.view(found.dtype.str.replace("i", "u")).max() >= min(size, np.iinfo(found.dtype).max + 1):
         where = tuple(np.argwhere((found < 0) | (found >= size))[0].tolist())
-        raise ValueError(f"{name} must hold ids in 0..{size - 1}, got {found[where]} at {_axes(where)}")
+        raise ValueError(f"{name} must hold ids in 0..{size - 1}, got {found[where]} at {axes_text(where)}")
     return found
 
 
@@ -138,7 +138,7 @@ def states(value: Any, count: int, name: str = "state") -> Sequence[Any]:
     """Return one hx, or None, for each recurrent layer."""
     what = f"{name} must be a list with one hx for each recurrent layer, {count} in all"
     if not isinstance(value, (list, tuple)):
-        raise TypeError(f"{what}, got {_kind(value)}" + ": pass [hx]" * (count == 1))
+        raise TypeError(f"{what}, got {kind_of(value)}" + ": pass [hx]" * (count == 1))
     if len(value) != count:
         raise ValueError(f"{what}, got {len(value)} elements" + ": pass [(h, c)]" * (count == 1 and len(value) == 2))
     return value

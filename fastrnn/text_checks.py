@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn.checks import _kind, _quoted, array, integers
+from fastrnn.checks import array, integers, kind_of, quoted
 from fastrnn.model_checks import in_range
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ __all__: list[str] = []
 def text(value: Any, name: str) -> str:
     """Return a str."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, got {_kind(value)}")
+        raise TypeError(f"{name} must be a str, got {kind_of(value)}")
     return value
 
 
@@ -31,14 +31,14 @@ def vocabulary(tokens: Any, special: Mapping[str, Any], unit: str) -> tuple[str,
         if token is not None:
             text(token, name)
     if isinstance(tokens, str) or not isinstance(tokens, Iterable):
-        raise TypeError(f"tokens must be a sequence of str, got {_kind(tokens)}: list(text) has its characters")
+        raise TypeError(f"tokens must be a sequence of str, got {kind_of(tokens)}: list(text) has its characters")
     found = tuple(tokens)
     if not found:
         raise ValueError("tokens must be at least one, got none: an id needs a token that it stands for")
     seen: set[str] = set()
     for i, token in enumerate(found):
         if not isinstance(token, str):
-            raise TypeError(f"tokens must be strings, got {_kind(token)} at {i}")
+            raise TypeError(f"tokens must be strings, got {kind_of(token)} at {i}")
         if token in seen:
             raise ValueError(f"tokens must differ, got {token!r} again at {i}")
         seen.add(token)
@@ -61,7 +61,7 @@ def is_unit(token: str, unit: str) -> bool:
 def units(value: Any) -> list[str]:
     """Return the tokens of a text that is divided already."""
     if not isinstance(value, Iterable):
-        raise TypeError(f"text must be a str or a sequence of them, got {_kind(value)}")
+        raise TypeError(f"text must be a str or a sequence of them, got {kind_of(value)}")
     return [text(unit, "each token of text") for unit in value]
 
 
@@ -111,7 +111,7 @@ def number(value: Any, name: str, least: float = -math.inf, most: float = math.i
     elif least > -math.inf:
         accepted += f" {'>' if above else '>='} {least:g}"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} must be {accepted}, got {_kind(value)}")
+        raise TypeError(f"{name} must be {accepted}, got {kind_of(value)}")
     try:
         found = float(value)
     except OverflowError:  # an int that no float holds
@@ -167,7 +167,7 @@ def token(value: Any, name: str, vocabulary: "Vocabulary | None", size: int) -> 
             raise TypeError
         found = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be a token, an id, or a list of them, got {_kind(value)}") from None
+        raise TypeError(f"{name} must be a token, an id, or a list of them, got {kind_of(value)}") from None
     if not 0 <= found < size:
         raise ValueError(f"{name} must be in 0..{size - 1}, got {found}")
     return found
@@ -196,7 +196,7 @@ def options(given: Mapping[str, Any], accepted: Iterable[str]) -> None:
     """Demand keywords that a function has."""
     unknown = [name for name in given if name not in accepted]
     if unknown:
-        raise TypeError(f"unknown arguments {_quoted(unknown)}: expected some of {_quoted(list(accepted))}")
+        raise TypeError(f"unknown arguments {quoted(unknown)}: expected some of {quoted(list(accepted))}")
 
 
 def short_text(is_list: bool) -> Exception:
@@ -242,7 +242,9 @@ def offsets(value: Any, size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 def not_sequences(value: Any) -> TypeError:
     """Return the error of what holds no sequences."""
-    return TypeError(f"sequences must be a fastrnn.Ragged or a list, got {_kind(value)}: predict_iter takes iterables")
+    return TypeError(
+        f"sequences must be a fastrnn.Ragged or a list, got {kind_of(value)}: predict_iter takes iterables"
+    )
 
 
 def wrong_sequence(value: np.ndarray, name: str, size: int, vocab: int | None) -> ValueError:
@@ -265,7 +267,7 @@ def out_without_use() -> ValueError:
 def iterable(value: Any, name: str) -> Iterator[Any]:
     """Return an iterator."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be an iterable of sequences, got {_kind(value)}")
+        raise TypeError(f"{name} must be an iterable of sequences, got {kind_of(value)}")
     return iter(value)
 
 
@@ -280,7 +282,7 @@ def headless(head: Sequence[Any]) -> None:
 
 def no_bridge(value: Any) -> TypeError:
     """Return the error of what takes no states."""
-    return TypeError(f"bridge must be a fastrnn.Dense or a function of the encoder's states, got {_kind(value)}")
+    return TypeError(f"bridge must be a fastrnn.Dense or a function of the encoder's states, got {kind_of(value)}")
 
 
 def dense_bridge(gives: int, takes: int, state: Sequence[int], targets: Sequence[Sequence[int]]) -> None:

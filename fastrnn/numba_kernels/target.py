@@ -6,7 +6,7 @@ from typing import NamedTuple
 import llvmlite.binding as llvm
 from numba.core.registry import cpu_target
 
-__all__ = ["Registers", "fetches_far", "registers"]
+__all__ = ["Registers", "fetches_far", "processor", "registers"]
 
 _PROBE = """
 define void @probe(ptr %p) {
@@ -25,10 +25,16 @@ class Registers(NamedTuple):
     number: int
 
 
+def processor() -> str:
+    """Return LLVM's name of the processor that Numba compiles for."""
+    name: str = cpu_target.target_context.codegen().magic_tuple()[1]
+    return name
+
+
 @cache
 def fetches_far() -> bool:
     """Tell whether one row's weights from the last cache are fetched ahead, as src_kernels/dispatch.c says."""
-    return cpu_target.target_context.codegen().magic_tuple()[1] == "znver5"
+    return processor() == "znver5"
 
 
 @cache
