@@ -55,7 +55,7 @@ def test_counts_that_nothing_holds(name, value, backend):
 
 @pytest.mark.parametrize("name", ["temperature", "top_p", "length_penalty"])
 def test_numbers_that_no_float_holds(name):
-    with pytest.raises(ValueError, match=f"{name} must be a number.*, got 1000"):
+    with pytest.raises(ValueError, match=f"{name} must be a (finite )?number.*, got 1000"):
         translator().generate([1], 3, **{name: 10**400})
 
 
