@@ -153,7 +153,7 @@ class Writer:
     ) -> None:
         logits = Logits(model)
         fed = [prompt if len(prompt) or start is None else np.array([start]) for prompt in prompts]
-        states = [tuple(s.copy() for s in state) for state in states]
+        states = list(states)
         if max(map(len, fed), default=0) > 1:
             for _ in logits.read([given[:-1] for given in fed], states):
                 pass

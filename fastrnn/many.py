@@ -59,8 +59,8 @@ class ManySequences(OfModel):
         They are sorted by length and run in batches that the caches hold: no work is done on padding, and no Python
         object is made for a sequence of a `Ragged`. Ctrl-C stops it between two batches.
 
-        A row that has finished is not given another sequence: sorted ones finish together (of 32 768 log-normal
-        lengths, 99 % of the rows of a batch are at work in its steps), and a backward direction begins at the end.
+        A row that has finished is not given another sequence: sorted ones finish nearly together, and a backward
+        direction begins at the end.
 
         Parameters
         ----------
@@ -168,9 +168,8 @@ class ManySequences(OfModel):
     ) -> Iterator[Array]:
         with _bar(count, progress) as bar:
             for values, offsets in windows:
-                found = self._results(values, offsets, to_one, how)
+                found = self._results(values, offsets, to_one, how, None, bar.update)
                 rows = found if to_one else np.split(found, offsets[1:-1] - offsets[0])
-                bar.update(len(rows))
                 yield from (row.copy() for row in rows)
 
     def _results(
@@ -179,8 +178,8 @@ class ManySequences(OfModel):
         offsets: Array,
         to_one: bool,
         how: dict[str, Any],
-        out: Array | None = None,
-        done: Callable[[int], Any] = int,
+        out: Array | None,
+        done: Callable[[int], Any],
     ) -> Array:
         """Run checked sequences: a row for each one, or for each step; calls `done` with how many have just come."""
         model, first = self._model, int(offsets[0])

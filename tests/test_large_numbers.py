@@ -53,9 +53,11 @@ def test_counts_that_nothing_holds(name, value, backend):
         call(value)
 
 
-@pytest.mark.parametrize("name", ["temperature", "top_p", "length_penalty"])
-def test_numbers_that_no_float_holds(name):
-    with pytest.raises(ValueError, match=f"{name} must be a (finite )?number.*, got 1000"):
+@pytest.mark.parametrize(
+    ("name", "accepted"), [("temperature", "finite number"), ("top_p", "number"), ("length_penalty", "number")]
+)
+def test_numbers_that_no_float_holds(name, accepted):
+    with pytest.raises(ValueError, match=f"{name} must be a {accepted} .*, got 1000"):
         translator().generate([1], 3, **{name: 10**400})
 
 
