@@ -1,4 +1,4 @@
-"""What takes a process of its own each time: cold starts (family C) and memory (family M)."""
+"""What takes a process of its own each time: cold starts (family C), memory (families M and O)."""
 
 import os
 import pickle
@@ -49,26 +49,23 @@ seconds = time.perf_counter() - start
 pickle.dump((seconds, y), sys.stdout.buffer)
 """
 
-# Linux counts the peak from a given moment on, so that what drawing the problem took does not hide the call's
 MEMORY = """
 import pickle, sys
 from fastrnn._bench.engines import build
+from fastrnn._bench.memory import peak
 from fastrnn._bench.problems import problem
-
-def status(name):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(name)) / 1024
-
 name, row = pickle.load(sys.stdin.buffer)
 engine = build(name, problem(row))
-with open("/proc/self/clear_refs", "w") as file:
-    file.write("5")
-before = status("VmRSS")
 with engine.context():
-    result = engine.call()
-    peak = status("VmHWM") - before
+    result, grown = peak(engine.call)
     new = 0 if result is None else engine.output(result).nbytes / 2**20
-pickle.dump(peak - new, sys.stdout.buffer)
+pickle.dump(grown - new, sys.stdout.buffer)
+"""
+
+SHORT = """
+import pickle, sys
+from fastrnn._bench.many import beside_kernels
+pickle.dump(beside_kernels(pickle.load(sys.stdin.buffer)), sys.stdout.buffer)
 """
 
 
@@ -110,3 +107,8 @@ class Cold:
 def workspace(name: str, row: Row) -> float:
     """Megabytes that a process grows by in its first call, without the results."""
     return run(MEMORY, given=(name, row))
+
+
+def beside_kernels(row: Row) -> dict[str, float]:
+    """What `predict_many` takes for each sequence, and the share of it outside of kernels."""
+    return run(SHORT, given=row)

@@ -30,6 +30,7 @@ FAMILIES = {
     "R": "ragged batches, both directions",
     "D": "a decaying state fed zeros",
     "G": "generation of T tokens",
+    "N": "many sequences of T steps on average, us a sequence",
     "C": "import, load and first call, us in all",
 }
 
@@ -89,6 +90,11 @@ def threads(name: str) -> int:
     return int(name.rsplit("-", 1)[1][:-1])
 
 
+def spelled(count: int) -> str:
+    """A number of threads in words."""
+    return f"{count} thread{'s' * (count > 1)}"
+
+
 def noise(run: Run, count: int) -> float:
     """The A/A spread: how far from 1 nine in ten ratios of ours against ours stay, on so many threads."""
     entries = [mine(row) for name, row in run["rows"].items() if threads(name) == count]
@@ -138,7 +144,7 @@ def figure(target: dict[str, Any], name: str, run: Run) -> Figure | None:
 def has_figure(target: dict[str, Any], row: Row) -> bool:
     """Whether a target asks for a figure that a row has, once it is measured."""
     kind = target.get("figure", "ratio")
-    if row.family not in ASKED.get(kind, "SQBRDGC"):
+    if row.family not in ASKED.get(kind, "SQBRDGNC"):
         return False
     ran, ours = engines.engines(row), engines.ours(row)
     against = [ours if name == "ours" else name for name in target.get("against", PEERS)]
@@ -217,7 +223,7 @@ def print_checks(targets: list[dict[str, Any]], runs: dict[str, Run]) -> bool:
     missed = False
     for name, run in (runs or {"no results": {"rows": {}}}).items():
         spreads = {count: noise(run, count) for count in sorted({threads(row) for row in run["rows"]})}
-        texts = [f"{spread:.1%} on {count} thread{'s' * (count > 1)}" for count, spread in spreads.items()]
+        texts = [f"{spread:.1%} on {spelled(count)}" for count, spread in spreads.items()]
         print(f"{name}: A/A spread {', '.join(texts)}")
         if any(spread > NOISE for spread in spreads.values()):
             print("  too noisy, measure again")
@@ -289,20 +295,20 @@ def table(run: Run, count: int, *, whole: bool = True) -> list[str]:
         ours = mine(entries)
         seconds, least_seconds = ours["ratio"]["ours"], least(name, run)
         rates = ["", "", f"{least_seconds / seconds:.0%}" if least_seconds else ""]
-        if row.family not in "CG":  # those of G have more layers, or tables in their place
+        if row.family not in "CGN":  # models have more layers, or tables in their place
             rates[:2] = [f"{ours['flops'] / seconds / 1e9:.3g}", f"{limits.streamed(row) / seconds / 1e9:.3g}"]
         shown = {"layer": entries.get("cython") if ours["engine"] != "cython" else None}
         shown |= {engine: entries.get(engine) for engine in SHOWN}
-        if row.family == "R":
+        if row.family in "RN":
             shown["torch"] = fastest(entries, ["torch", "torch-padded"])
-        each = seconds if row.family == "C" else seconds / row.steps
+        each = seconds / {"C": 1, "N": row.batch}.get(row.family, row.steps)
         figures = [f"{each * 1e6:.4g}", *rates, *map(cell, shown.values())]
         lines.append(f"| {' | '.join([row.family, label(name), str(row.batch), str(row.steps), *figures])} |")
     return lines
 
 
 def beside_ourselves(run: Run) -> list[str]:
-    """Sentences on families R, D and M: fastrnn beside itself, and memory."""
+    """Sentences on families R, D, M and O: fastrnn beside itself, memory, and time outside of kernels."""
     lines = []
     for engine, subject, other in (
         ("dense", "A valid step of a ragged batch", "a step of the dense batch"),
@@ -317,6 +323,15 @@ def beside_ourselves(run: Run) -> list[str]:
             call = f"{grid.parse(name).steps} steps of {label(name)}"
             text = f"Memory of a call on {call} beyond inputs and results, MB: {', '.join(found)}."
             lines += [text.replace("cython", "fastrnn"), ""]
+    for name, entries in run["rows"].items():
+        if name[0] == "O" and (ours := mine(entries)):
+            row, found = grid.parse(name), ours["figures"]
+            lines += [
+                f"{row.batch:,} sequences of {row.steps} ids on average through {label(name)}, {spelled(row.threads)}: "
+                f"{found['nanoseconds']:.0f} ns each, {found['outside']:.0%} of it not in kernels, "
+                f"{found['megabytes']:.0f} MB beyond inputs and result.",
+                "",
+            ]
     return lines
 
 
@@ -382,6 +397,24 @@ def missed(text: str, runs: dict[str, Run], targets: list[dict[str, Any]]) -> st
     return between(text, "missed", lines[:-1])
 
 
+def streams(text: str, runs: dict[str, Run]) -> str:
+    """The README of this folder with how much faster two Python threads are than one."""
+    lines = []
+    for name, run in runs.items():
+        found = {grid.parse(key): mine(row)["figures"]["speedup"] for key, row in run["rows"].items() if key[0] == "P"}
+        if not found:
+            continue
+        sizes = sorted({row.hidden_size for row in found})
+        lines += [f"| {name}: H = I | {' | '.join(map(str, sizes))} |", "|---|" + "--:|" * len(sizes)]
+        for cell, steps in dict.fromkeys((row.cell, row.steps) for row in found):
+            of_size = {row.hidden_size: rate for row, rate in found.items() if (row.cell, row.steps) == (cell, steps)}
+            way = "`step`" if steps == 1 else f"`push` of {steps}"
+            cells = [f"{of_size[size]:.2f}" if size in of_size else "" for size in sizes]
+            lines.append(f"| {cell.upper()}, {way} | {' | '.join(cells)} |")
+        lines.append("")
+    return between(text, "streams", lines[:-1])
+
+
 def bound_in(target: dict[str, Any], name: str) -> str:
     """What bounds the rows that miss a target in a run; a text for all runs, or one for each."""
     bound = target.get("bound", UNEXPLAINED)
@@ -420,7 +453,7 @@ def draw(folder: Path, name: str, run: Run) -> None:
     """Write the plots of a run beside its JSON: core rows, one series per number of threads."""
     shown: dict[str, dict[str, dict[str, float]]] = {plot: {} for plot in drawn(run)}
     for count in sorted({threads(row) for row in run["rows"]}):
-        series = f"{count} thread{'s' * (count > 1)}"
+        series = spelled(count)
         for key in in_order(run, count):
             entries = run["rows"][key]
             ours, best, least_seconds = mine(entries), fastest(entries, PEERS), least(key, run)
@@ -449,7 +482,7 @@ def main() -> int:
     if options.check:
         return 0 if print_checks(targets, runs) else 1
     README.write_text(readme(README.read_text(), runs, targets))
-    MISSED.write_text(missed(MISSED.read_text(), runs, targets))
+    MISSED.write_text(streams(missed(MISSED.read_text(), runs, targets), runs))
     for name, run in runs.items():
         draw(options.results, name, run)
     if without := unexplained(runs, targets):

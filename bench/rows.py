@@ -106,6 +106,21 @@ def generation() -> list[Row]:
     ]
 
 
+def many() -> list[Row]:
+    """Family N: many sequences of log-normal lengths, T steps on average, in one call."""
+    rows = [
+        Row("N", cell, 64, 128, 2000, 40, directions=directions, core=cell == "lstm")
+        for cell in CELLS
+        for directions in (1, 2)
+    ]
+    return rows + [Row("N", cell, 3, 37, 5, 40) for cell in CELLS]
+
+
+def short() -> list[Row]:
+    """Family O: ten million short sequences, each about as much work as its bookkeeping."""
+    return [Row("O", "gru", 16, 16, 10_000_000, 6, core=True)]
+
+
 def cold() -> list[Row]:
     """Family C: import, load a saved model, first call."""
     return [Row("C", "lstm", 128, 128, 1, 100, core=True)]
@@ -133,6 +148,8 @@ FAMILIES = {
     "R": ragged,
     "D": decays,
     "G": generation,
+    "N": many,
+    "O": short,
     "C": cold,
     "M": memory,
     "P": callers,

@@ -21,6 +21,8 @@ FAMILIES = {
     "R": "ragged",
     "D": "decay",
     "G": "generation",
+    "N": "many",
+    "O": "short",
     "C": "cold",
     "M": "memory",
     "P": "callers",

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import cli, plot
-from fastrnn._bench import engines, ratios, workers
+from fastrnn import backends, cli, plot
+from fastrnn._bench import engines, many, memory, ratios, workers
 from fastrnn._bench.problems import Row, problem
 
 ROWS = [
@@ -28,6 +28,7 @@ ROWS = [
     *(Row("D", cell, 4, 4, 1, 40) for cell in ("lstm", "gru", "rnn")),
     Row("D", "gru", 3, 4, 5, 40),
     *(Row("G", cell, 3, 16, 1, 12, encoder=True) for cell in ("lstm", "gru")),
+    *(Row("N", cell, 3, 5, 40, 6, directions=directions) for cell in ("lstm", "gru", "rnn") for directions in (1, 2)),
     *(Row("G", cell, 3, 16, 1, 30, layers=layers) for cell, layers in (("lstm", 2), ("gru", 1), ("rnn", 1))),
 ]
 
@@ -67,6 +68,44 @@ def test_a_ragged_row_counts_valid_steps():
     assert row.valid == of.lengths.sum() < 6 * 9
     assert row.flops == 2 * row.weights * row.valid
     assert engines.build("dense", of).scale == pytest.approx(row.valid / 54)
+
+
+def test_many_sequences_have_lengths_of_a_mean():
+    row = Row("N", "gru", 3, 5, 20_000, 40)
+    of = problem(row)
+    assert len(of.lengths) == 20_000
+    assert of.lengths.min() >= 1
+    assert of.lengths.mean() == pytest.approx(40.5, rel=0.02)  # rounded up
+    assert len(of.x) == row.valid == of.lengths.sum()
+    labels = ratios.Local(engines.build("cython", of)).output()
+    assert labels.shape == (20_000, 12)
+    assert not np.array_equal(labels[0], labels[1])
+    assert "torch-padded" in engines.engines(row)
+    assert "torch-padded" not in engines.engines(row._replace(directions=2))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_what_many_sequences_take_beside_the_kernels(monkeypatch):
+    monkeypatch.setattr(backends, "_loaded", {"cython": backends.load("cython")})
+    found = many.beside_kernels(Row("O", "gru", 4, 5, 3000, 6))
+    assert 0 < found["outside"] < 1
+    assert found["nanoseconds"] > 0
+    monkeypatch.setattr(many, "predict_many", lambda of, backend: lambda: np.ones(1 << 20))
+    found = many.beside_kernels(Row("O", "gru", 4, 5, 3, 6))
+    assert found["outside"] == 1  # no kernel was called
+    assert found["megabytes"] < 8
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_a_peak_is_that_of_the_call():
+    def call():
+        np.ones(5 << 20)
+        return np.ones(1 << 20)
+
+    np.ones(20 << 20)  # before it
+    result, grown = memory.peak(call)
+    assert len(result) == 1 << 20
+    assert 39 < grown < 60
 
 
 def test_weights_are_counted():

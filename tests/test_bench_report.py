@@ -75,6 +75,20 @@ def test_readme_tables_are_what_the_report_writes(path, write):
     assert report[write](text, report["load"](BENCH / "results"), TARGETS) == text
 
 
+def test_the_table_of_streams_is_what_the_report_writes():
+    text = report["MISSED"].read_text()
+    assert report["streams"](text, report["load"](BENCH / "results")) == text
+    row = "P-gru-I64-H64-L1-uni-B1-T100-f32-1t"
+    entries = {"stream": {"engine": "stream", "ours": "stream", "figures": {"speedup": 1.234}}}
+    runs = {"here": {"rows": {row: entries, row.replace("64", "8").replace("T100", "T1"): entries}}, "there": run_of()}
+    assert report["streams"]("<!-- streams --><!-- /streams -->", runs).splitlines()[1:-1] == [
+        "| here: H = I | 8 | 64 |",
+        "|---|--:|--:|",
+        "| GRU, `push` of 100 |  | 1.23 |",
+        "| GRU, `step` | 1.23 |  |",
+    ]
+
+
 def test_every_missed_target_says_what_bounds_it():
     assert report["unexplained"](report["load"](BENCH / "results"), TARGETS) == []
     target = {"name": "much", "rows": ["Q-*"], "against": ["torch"], "at_least": 3.0}
@@ -181,6 +195,8 @@ GRID = {  # I, H, B, T, layers, directions; of each cell
 OTHERS = [
     rows.Row("G", "gru", 256, 256, 1, 10, encoder=True),
     rows.Row("G", "lstm", 64, 512, 1, 1000, layers=2),
+    rows.Row("N", "lstm", 64, 128, 2000, 40),
+    rows.Row("O", "gru", 16, 16, 10_000_000, 6),
     rows.Row("C", "lstm", 128, 128, 1, 100),
     rows.Row("M", "lstm", 128, 128, 1, 20_000),
 ]
@@ -301,6 +317,19 @@ def test_rows_beside_ourselves_are_told():
     target = {"rows": ["M-*"], "figure": "growth", "at_most": 1.0}
     assert report["check"](target, run)[0] == "pass"
     assert report["check"](target | {"at_most": 0.05}, run)[0] == "miss"
+    entry["figures"] = {"nanoseconds": 545.0, "outside": 0.29, "megabytes": 9.2}
+    run |= {"rows": {"O-gru-I16-H16-L1-uni-B10000000-T6-f32-1t": {"cython": entry}}}
+    wanted = "10,000,000 sequences of 6 ids on average through GRU 16, 1 thread: 545 ns each, 29% of it not in kernels"
+    assert report["beside_ourselves"](run) == [f"{wanted}, 9 MB beyond inputs and result.", ""]
+
+
+def test_many_sequences_are_told_by_the_sequence():
+    run = run_of("N-lstm-I64-H128-L1-uni-B2000-T40-f32-1t", **{"cython": 1.0, "torch": 3.0, "torch-padded": 2.0})
+    line = report["table"](run, 1)[-1]
+    assert line.startswith("| N | LSTM 64->128 | 2000 | 40 | 0.0005 |  |  |  |")
+    assert "| 2.00 (1.90-2.10) |" in line  # the better of torch's two
+    target = {"rows": ["N-*"], "against": ["torch-padded"], "at_least": 2.0}
+    assert report["check"](target, run)[0] == "pass"
 
 
 def test_runs_of_one_machine_are_merged():

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn._bench import graphs, writers
+from fastrnn._bench import graphs, many, writers
 from fastrnn._bench.problems import Array, Problem, Row, fastrnn_layer, problem
 
 __all__ = ["PACKAGES", "PEERS", "Engine", "Setting", "build", "engines", "obstacle", "ours", "settings"]
@@ -55,12 +55,14 @@ def settings(name: str, threads: int) -> list[Setting]:
 def engines(row: Row) -> tuple[str, ...]:
     """Names of the engines that a row compares with ours, ours against itself first."""
     first = ours(row)
-    if row.family == "P":
+    if row.family in "OP":
         return (first,)
     if row.family == "C":
         return (first, "torch", "onnxruntime", "openvino")
     if row.family in "GM":
         return (first, "torch", "onnxruntime")
+    if row.family == "N":  # the backward direction of a padded sequence would read the padding first
+        return (first, "torch", *["torch-padded"][: row.directions == 1])
     names = [first] if first == "cython" else [first, "cython"]
     if row.threads == 1 or row.family in "BR":
         names.append("numba")
@@ -99,6 +101,8 @@ def build(name: str, of: Problem, setting: Setting | None = None) -> Engine:
     setting = setting or Setting(of.row.threads)
     if of.row.family == "G":
         return writing_engine(name, of, setting)
+    if of.row.family in "NO":
+        return many_engine(name, of, setting)
     if name in ("torch", "torch-padded"):
         return torch_engine(of, setting, packed=name == "torch")
     if name == "onnxruntime":
@@ -132,6 +136,17 @@ def writing_engine(name: str, of: Problem, setting: Setting) -> Engine:
         encoder = of.encoder and onnxruntime_session(of.encoder, setting)
         return Engine(writers.write(of, writers.onnxruntime_step(of, session, encoder)), lambda ids: ids)
     return Engine(writers.generate(of, name), lambda ids: ids)
+
+
+def many_engine(name: str, of: Problem, setting: Setting) -> Engine:
+    """What labels the sequences of families N and O; the output is their probabilities."""
+    if name in ("torch", "torch-padded"):
+        import torch
+
+        torch.set_num_threads(setting.threads)
+        batches = many.torch_batches(of, torch_module(of), packed=name == "torch")
+        return Engine(batches, lambda found: found, torch.inference_mode)
+    return Engine(many.predict_many(of, name), lambda found: found)
 
 
 def layer_engine(backend: str, of: Problem) -> Engine:

@@ -13,6 +13,8 @@ GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 VOCABULARY = {"lstm": 96, "gru": 74, "rnn": 96}  # V of family G: characters, and phonemes
 LETTERS = 29  # V of its encoders
 STOP = 1  # the phoneme that ends a word
+WORDS, CLASSES = 1000, 12  # V of families N and O, and what their models tell apart
+SPREAD = 0.6  # of the logarithms of lengths
 SLOW_DECAY = 4.0  # bias of the gate that keeps a state in family D: it shrinks by 1.8 % a step, to nothing in 6000
 
 
@@ -20,7 +22,8 @@ class Row(NamedTuple):
     """One shape to time.
 
     Families: S one step from a given state, Q sequences, B batches of sequences, R ragged batches, D a state that
-    decays under zeros, G generation of T tokens, C a cold start, M memory, P streams of two Python threads.
+    decays under zeros, G generation of T tokens, N many sequences in one call, O short ones and what of the call is
+    outside of kernels, C a cold start, M memory, P streams of two Python threads.
     """
 
     family: str
@@ -64,11 +67,12 @@ class Row(NamedTuple):
 
     @property
     def lengths(self) -> Array | None:
-        """Valid steps of each row (B,) in family R: log-normal, the longest of T steps."""
-        if self.family != "R":
+        """Valid steps of each row (B,), log-normal: in family R the longest of T steps, in N and O T on average."""
+        if self.family not in "RNO":
             return None
-        draws = np.random.default_rng(1).lognormal(0, 0.6, self.batch)
-        lengths: Array = np.ceil(self.steps * draws / draws.max()).astype(np.int64)
+        draws = np.random.default_rng(1).lognormal(0, SPREAD, self.batch)
+        unit = draws.max() if self.family == "R" else np.exp(SPREAD**2 / 2)
+        lengths: Array = np.ceil(self.steps / unit * draws).astype(np.int64)
         return lengths
 
     @property
@@ -88,17 +92,19 @@ class Problem(NamedTuple):
 
     row: Row
     weights: dict[str, Array]  # torch's names
-    x: Array  # (T, B, I)
+    x: Array  # (T, B, I); in families N and O the ids of all sequences, one after the other
     state: tuple[Array, ...] | None = None  # h, or h and c (L*D, B, H), in families S and D; others start from zeros
-    lengths: Array | None = None  # (B,) in family R
-    embedding: Array | None = None  # (V, I) in family G
-    head: Array | None = None  # (V, H) in family G
+    lengths: Array | None = None  # (B,) in families R, N and O
+    embedding: Array | None = None  # (V, I) in families G, N and O
+    head: Array | None = None  # (V, H) in family G; (classes, D*H) in N and O
     letters: Array | None = None  # (T,) of an encoder: rows of its embedding
     encoder: "Problem | None" = None  # of a row with one
 
 
 def problem(row: Row) -> Problem:
     """Draw weights and input for a row."""
+    if row.family in "NO":
+        return many(row)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((row.steps, row.batch, row.input_size)).astype(row.dtype)
     shape = (row.layers * row.directions, row.batch, row.hidden_size)
@@ -116,6 +122,17 @@ def problem(row: Row) -> Problem:
             encoder = reader(row)
         return Problem(row, weights, x, embedding=embedding, head=head.astype(row.dtype), encoder=encoder)
     return Problem(row, weights, x, state if row.family in "SD" else None, row.lengths)
+
+
+def many(row: Row) -> Problem:
+    """Sequences of ids, and a model that tells classes apart."""
+    rng, width, lengths = np.random.default_rng(0), row.directions * row.hidden_size, row.lengths
+    assert lengths is not None
+    ids = rng.integers(0, WORDS, lengths.sum(), np.int32)
+    embedding = rng.standard_normal((WORDS, row.input_size)).astype(row.dtype)
+    head = (rng.standard_normal((CLASSES, width)) / width**0.5).astype(row.dtype)
+    weights = fastrnn_layer(row).init(0).state_dict()
+    return Problem(row, weights, ids, lengths=lengths, embedding=embedding, head=head)
 
 
 def reader(row: Row) -> Problem:
