@@ -1,7 +1,7 @@
 """Output layers and other dense layers: ``f(W h + b)``, from what users give to what backends run."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,6 +80,7 @@ class DenseLayer:
     def __init__(self, plan: DensePlan) -> None:
         self.plan = plan
         self._runners: dict[str, Callable[..., None]] = {}
+        self._linear: DenseLayer | None = None
 
     def __getstate__(self) -> DensePlan:
         return self.plan
@@ -91,6 +92,15 @@ class DenseLayer:
     def input_size(self) -> int:
         """K."""
         return self.plan.input_size
+
+    @property
+    def linear(self) -> "DenseLayer":
+        """The layer without its function, made once."""
+        if self._linear is None:
+            plan = replace(self.plan, activation="linear")
+            plan.__dict__["packed"] = self.plan.packed  # which both need
+            self._linear = DenseLayer(plan)
+        return self._linear
 
     @property
     def _output_size(self) -> int:  # V, by the name that recurrent layers have for it

@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -35,9 +34,7 @@ class Logits:
         self.vocab = text_checks.logits(head[-1].plan.activation if head else None, model._output_size, model._vocab)
         self.model, self.layers, beside = model, list(model.layers), model._recurrent[-1][1]
         self.place = Place(beside.backend or backends.current(), beside.num_threads or threads.get_num_threads())
-        plan = replace(head[-1].plan, activation="linear")
-        plan.__dict__["packed"] = head[-1].plan.packed  # which both need
-        self.head: list[Recurrent | DenseLayer] = [*head[:-1], DenseLayer(plan)]
+        self.head: list[Recurrent | DenseLayer] = [*head[:-1], head[-1].linear]
         for layer in self.layers:
             if isinstance(layer, Recurrent) and layer.bidirectional:
                 raise checks.no_stream(layer)
@@ -157,14 +154,14 @@ class Writer:
         if max(map(len, fed), default=0) > 1:
             for _ in logits.read([given[:-1] for given in fed], states):
                 pass
-        states = [tuple(np.repeat(s, copies, 1) for s in state) for state in states]
-        rows = len(fed) * copies
-        self._stops, self._most = np.array(stops, np.int64), most
+        states = [tuple(s.repeat(copies, 1) for s in state) for state in states]
+        rows, last = len(fed) * copies, [given[-1] if len(given) else -1 for given in fed]
+        self._stops, self._left = np.array(stops, np.int64), most if rows else 0
         self._seeds = np.array([(seed + k) % (1 << 64) for k in range(rows)], np.uint64)
         self._made = np.zeros(rows, np.int64)
-        self._last = np.repeat(np.array([given[-1] if len(given) else -1 for given in fed], np.int64), copies)
+        self._last = np.array(last, np.int64).repeat(copies)
         self._first: Array | None = None
-        if most and (self._last < 0).any():
+        if most and -1 in last:
             self._first = self._draw_first(logits.of_states(states), how, logits.activate)
         self._write = logits.generator(states, how, self._seeds, self._stops, self._last, self._made, most)
 
@@ -184,24 +181,27 @@ class Writer:
         if self._first is not None:
             tokens, self._first = self._first, None
             return tokens
-        if not ((self._last >= 0) & (self._made < self._most)).any():
-            return np.empty((len(self._last), 0), np.int64)
-        tokens = np.empty((len(self._last), min(count, self._most)), np.int64)
+        tokens = np.empty((len(self._last), min(count, self._left)), np.int64)
+        if not self._left:
+            return tokens
         failed = self._write(tokens)
         if failed >= 0:
             raise text_checks.not_finite_logits(failed)
+        stopped = len(self._stops) and tokens[:, -1].max() < 0
+        self._left = 0 if stopped else self._left - tokens.shape[1]
         return tokens
 
     def rest(self) -> list[Array]:
         """Return all further tokens of every row."""
         if not len(self._stops):  # nothing else ends a row before its last token
-            checks.integer(self._most, "max_tokens", 0)
-        pieces, count, start = [np.empty((len(self._last), 0), np.int64)], _TOKENS, time.perf_counter()
-        while (piece := self.more(count)).shape[1]:
-            pieces.append(piece)
+            checks.integer(self._left, "max_tokens", 0)
+        pieces: list[Array] = []
+        count = _TOKENS
+        while not pieces or self._left:
+            start = time.perf_counter()
+            pieces.append(self.more(count))
             if time.perf_counter() - start < _OFTEN:
                 count *= 2
-            start = time.perf_counter()
         return [row[row >= 0] for row in np.concatenate(pieces, 1)]
 
     def one_by_one(self) -> Iterator[int]:

@@ -109,7 +109,8 @@ def in_range(found: np.ndarray, size: int, name: str) -> np.ndarray:
     if found.size and found.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold ids as integers, got dtype {found.dtype}")
     # Negative numbers are large ones without a sign: one look at all ids instead of two, and no copy.
-    if found.size and found.view(found.dtype.str.replace("i", "u")).max() >= min(size, np.iinfo(found.dtype).max + 1):
+    negative = 1 << 8 * found.itemsize - (found.dtype.kind == "i")
+    if found.size and found.view(found.dtype.str.replace("i", "u")).max() >= min(size, negative):
         where = tuple(np.argwhere((found < 0) | (found >= size))[0].tolist())
         raise ValueError(f"{name} must hold ids in 0..{size - 1}, got {found[where]} at {axes_text(where)}")
     return found
