@@ -89,6 +89,8 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=3, help="drawings (default: 3)")
     parser.add_argument("--seed", type=int, default=7, help="of the drawings (default: 7)")
     args = parser.parse_args()
+    if args.n < 1:
+        parser.error(f"-n must be at least 1, got {args.n}")
     images, truth = drawings(SINGLES + NEW, args.n, args.seed)
     for image, words, right in zip(images, captions(*load(), images), truth, strict=True):
         print(picture(image), words, "" if words == right else f"wrong: {right}", sep="\n")

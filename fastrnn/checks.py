@@ -2,7 +2,7 @@
 
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,7 @@ def dtype(value: Any) -> np.dtype[Any]:
     for known in (FLOAT32, FLOAT64):
         if found == known:
             return known  # always the same object, so that layers compare by `is`
-    raise _wrong_dtype(accepted, found.name)
+    raise _wrong_dtype(accepted, found.name if found.isnative else found.str)
 
 
 def _wrong_dtype(accepted: str, name: str) -> Exception:
@@ -363,12 +363,14 @@ def out(
 # Streams --------------------------------------------------------------------------------------------------------------
 
 
-def no_stream(layer: object) -> UnsupportedError:
-    """Return the error of a layer that also runs backwards."""
-    return UnsupportedError(
-        f"a stream goes forward only, and {layer!r} reads every sequence from its end too: "
-        "call the layer on whole sequences, or build and train one with bidirectional=False"
-    )
+def forward_only(layers: Iterable[Any], what: str, cure: str) -> None:
+    """Demand layers, or cells, of which none runs backwards too."""
+    for layer in layers:
+        if getattr(layer, "bidirectional", False):
+            raise UnsupportedError(
+                f"{what} goes forward only, and {layer!r} reads every sequence from its end too: "
+                f"{cure}, or build and train one with bidirectional=False"
+            )
 
 
 def stream_in_use() -> RuntimeError:
@@ -404,14 +406,20 @@ def distinct(rows: np.ndarray, seen: np.ndarray) -> None:
         raise ValueError(f"rows must be distinct, got {numbers[counts > 1][0]} more than once")
 
 
-def wrong_stream_input(shape: tuple[int, ...], letters: str, sizes: Mapping[str, int]) -> ValueError:
-    """Return the error of an x whose axes are not `letters`, of which `sizes` gives all but T.
+def wrong_stream_input(
+    shape: tuple[int, ...], letters: str, sizes: Mapping[str, int], or_ids: bool = False
+) -> ValueError:
+    """Return the error of an x whose axes are not `letters`, of which `sizes` gives all but T; `or_ids`: without I.
 
     A step has no T; n stands for the streams of rows=, N for all of them.
     """
     expected = tuple(sizes.get(letter, letter) for letter in letters)
     cure = ""
-    if len(shape) == len(letters) + 1 and "T" not in letters:
+    if not letters and shape == (1,):
+        cure = ": pass x[0]"
+    elif or_ids and len(shape) == len(letters) - 1:
+        cure = ": ids must be integers"
+    elif len(shape) == len(letters) + 1 and "T" not in letters:
         cure = ": step takes one time step, push takes many"
     elif len(shape) == len(letters) - 1 and "T" in letters:
         cure = ": push takes many time steps, step takes one"

@@ -311,6 +311,7 @@ def report(text: TextReport, sentences: SentenceReport, info: dict[str, Any]) ->
     def both(name: str, cell: Callable[[Agreement], str]) -> str:
         return row(name, cell(text.agreement), cell(sentences.agreement))
 
+    threads = f"{info['num_threads']} thread{'s' * (info['num_threads'] > 1)}"
     right = sum(intent == guess for _, intent, guess, _ in sentences.sentences)
     examples = {intent: row for row in sentences.sentences[::-1] for intent in [row[1]]}  # the first of each intent
     wrong = [row for row in sentences.sentences if row[1] != row[2]]
@@ -319,7 +320,7 @@ def report(text: TextReport, sentences: SentenceReport, info: dict[str, Any]) ->
     ending = text.ending.rstrip().rpartition(";")[2].strip()
     prose = text.continuation[: text.continuation.rfind(" ")].split("\n")
     return [
-        f"fastrnn {__version__}: two trained networks on the {backend} backend ({on}), one thread",
+        f"fastrnn {__version__}: two trained networks on the {backend} backend ({on}), {threads}",
         "",
         row("", "characters", "sentences"),
         row("reads (held out)", "Pride and Prejudice, ch. 59-61", f"{len(sentences.sentences)} requests"),

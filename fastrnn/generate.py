@@ -35,9 +35,7 @@ class Logits:
         self.model, self.layers, beside = model, list(model.layers), model._recurrent[-1][1]
         self.place = Place(beside.backend or backends.current(), beside.num_threads or threads.get_num_threads())
         self.head: list[Recurrent | DenseLayer] = [*head[:-1], head[-1].linear]
-        for layer in self.layers:
-            if isinstance(layer, Recurrent) and layer.bidirectional:
-                raise checks.no_stream(layer)
+        checks.forward_only([layer for _, layer in model._recurrent], "a model that writes", "call predict")
 
     @property
     def activate(self) -> Callable[[str, Array, Array], None]:

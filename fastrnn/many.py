@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import nullcontext
 from itertools import islice
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,14 +95,15 @@ class ManySequences(OfModel):
         >>> model.predict_many(fastrnn.Ragged([0, 3, 2, 1], [0, 3, 4, 4]), wiring="many_to_many").values.shape
         (4, 5)
         """
-        model, how = self._model, {"wiring": wiring, "pool": pool}
+        model, how, progress = self._model, {"wiring": wiring, "pool": pool}, checks.flag(progress, "progress")
         to_one = model._wiring(wiring, pool)[0] == "many_to_one"
         values, offsets = self._ragged(sequences)
         if out is not None and not to_one:
             raise text_checks.out_without_use()
         if out is not None:
             shape = len(offsets) - 1, model._output_size
-            checks.out(out, shape, model._dtype, (values, offsets), ("sequences", "sequences"))
+            given = () if isinstance(sequences, Ragged) else [one for one in sequences if isinstance(one, np.ndarray)]
+            checks.out(out, shape, model._dtype, (values, offsets, given), ("sequences",) * 3)
         with _bar(len(offsets) - 1, progress) as bar:
             out = self._results(values, offsets, to_one, how, out, bar.update)
         return out if to_one else Ragged(out, offsets - offsets[0])
@@ -144,7 +147,7 @@ class ManySequences(OfModel):
         >>> [y.shape for y in model.predict_iter([[0, 3, 2], [1]])]
         [(3, 5), (1, 5)]
         """
-        lookahead = checks.integer(lookahead, "lookahead", 1, sys.maxsize)
+        lookahead, progress = checks.integer(lookahead, "lookahead", 1, sys.maxsize), checks.flag(progress, "progress")
         to_one = self._model._wiring(wiring, pool)[0] == "many_to_one"
         how = {"wiring": wiring, "pool": pool}
         if isinstance(sequences, Ragged):
@@ -199,6 +202,8 @@ class ManySequences(OfModel):
         """Read what `predict_many` takes: values, checked but not cast, and offsets; messages count from `first` on."""
         if isinstance(sequences, Ragged):
             values = checks.array(sequences.values, "sequences.values")
+            if values.shape == (0,) and self._model._vocab is None:  # np.asarray([]) has no axis of I
+                values = values.reshape(0, self._model._input_size)
             offsets = text_checks.offsets(sequences.offsets, len(values) if values.ndim else 0)
             self._check_values(values[offsets[0] : offsets[-1]] if values.ndim else values, "sequences.values")
             return values[: offsets[-1]], offsets
@@ -247,7 +252,8 @@ class ManySequences(OfModel):
 
         Beyond a length a place is any that there is.
         """
-        width = self._model._width
+        model = self._model
+        width = max(max(layer.input_size, layer._output_size) for layer in (*model.layers, *model.head))
         for start in range(0, len(offsets) - 1, _WINDOW):
             lengths = np.diff(offsets[start : start + _WINDOW + 1])
             longest = int(lengths.max())
@@ -270,6 +276,8 @@ def _windows(given: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _bar(count: int | None, progress: bool) -> Any:
+    if not progress:
+        return nullcontext(SimpleNamespace(update=lambda done: None))
     from tqdm import tqdm
 
-    return tqdm(total=count, disable=not progress, unit="seq")
+    return tqdm(total=count, unit="seq")

@@ -173,7 +173,7 @@ class SequenceModel(Saved, Writing, ManySequences):
         for name, layer in zip(names, (*self.layers, *self.head), strict=True):
             if given is not None:
                 transposed = layer._output_size if isinstance(layer, DenseLayer) else None
-                model_checks.chain(*given, name, layer.input_size, transposed)
+                model_checks.chain(*given, name, layer.input_size, transposed, vocab)
             given = (name, layer._output_size)
         return vocab
 
@@ -255,7 +255,7 @@ class SequenceModel(Saved, Writing, ManySequences):
         (5,)
         """
         wiring, pool = self._wiring(wiring, pool)
-        to_one = wiring == "many_to_one"
+        to_one, return_state = wiring == "many_to_one", checks.flag(return_state, "return_state")
         given = (x, lengths)
         x, batched = self._read(x, "B, T")
         batch, steps = x.shape[:2]
@@ -323,7 +323,9 @@ class SequenceModel(Saved, Writing, ManySequences):
         steps = checks.integer(steps, "steps", 0)
         if feed == "output" and self._output_size != self._input_size:
             raise model_checks.no_feedback(self._output_size, self._input_size)
-        given = (x,)
+        if feed == "output":
+            checks.forward_only([layer for _, layer in self._recurrent], "feed='output'", "pass feed='every'")
+        given, return_state = (x,), checks.flag(return_state, "return_state")
         x, batched = self._read(x, "B")
         states = self._given(state, len(x), batched)
         shape = (len(x), steps, self._output_size)
@@ -387,11 +389,6 @@ class SequenceModel(Saved, Writing, ManySequences):
     def table_bytes(self) -> int:
         """Memory of the first layer's tables for ids, from its first call with ids on."""
         return 0 if self._by_ids is None else self._by_ids.table_bytes
-
-    @property
-    def _width(self) -> int:
-        """The most numbers of a step that pass between two layers."""
-        return max(max(layer.input_size, layer._output_size) for layer in (*self.layers, *self.head))
 
     # What goes in and comes out ---------------------------------------------------------------------------------------
 

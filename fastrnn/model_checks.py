@@ -35,13 +35,15 @@ def one_dtype(layers: Sequence[tuple[str, np.dtype[Any]]]) -> np.dtype[Any]:
     return dtype
 
 
-def chain(name: str, gives: int, after: str, takes: int, transposed: int | None) -> None:
+def chain(name: str, gives: int, after: str, takes: int, transposed: int | None, vocab: int | None) -> None:
     """Demand that a part gives what the next one takes; a dense layer would take `transposed` if its weight were."""
     if gives != takes:
-        cure = (
-            ": pass its weight.T" if gives == transposed else ": put a fastrnn.Dense between them, or build one to fit"
-        )
-        raise ValueError(f"{name} gives {gives} numbers, {after} takes {takes}{cure}")
+        cure = "put a fastrnn.Dense between them, or build one to fit"
+        if gives == transposed:
+            cure = "pass its weight.T"
+        elif name == "embedding" and takes == vocab:
+            cure = "pass embedding.T"
+        raise ValueError(f"{name} gives {gives} numbers, {after} takes {takes}: {cure}")
 
 
 def embedding(value: Any) -> np.ndarray | Literal["one_hot"] | None:

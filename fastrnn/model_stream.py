@@ -190,7 +190,8 @@ class ModelStream(Stream):
         sizes = axes | {"I": self._model._input_size}
         letters += "" if found.dtype.kind == "i" else "I"
         if found.ndim != len(letters) or any(n != sizes.get(k, n) for k, n in zip(letters, found.shape, strict=True)):
-            raise checks.wrong_stream_input(found.shape, letters, sizes)
+            or_ids = self._model._vocab is not None and letters[-1:] == "I"
+            raise checks.wrong_stream_input(found.shape, letters, sizes, or_ids)
         return found
 
     def _advance(self, x: Array, rows: Array | None, out: Array) -> None:

@@ -288,7 +288,11 @@ class Cell:
                     "kind must be 'rnn', 'lstm', 'gru' or what fastrnn.cell returns, got " + type(self.kind).__name__
                 )
             checks.choice(self.kind, "kind", ("rnn", "lstm", "gru"))
-        checks.flag(self.reset_after, "reset_after")
+        for name in ("reset_after", "peephole", "proj_bias"):
+            checks.flag(getattr(self, name), name)
+        for name, accepted in (("coupled", ("f=1-i", "i=1-f")), ("layer_norm", ("gates", "ih_hh"))):
+            if getattr(self, name) is not None:
+                checks.choice(getattr(self, name), name, accepted)
         changed = [f.name for f in fields(self) if f.name != "kind" and getattr(self, f.name) != f.default]
         known = ["reset_after"] if self.kind == "gru" else []
         if refused := [name for name in changed if name not in known]:

@@ -167,15 +167,17 @@ def influence(layer: Recurrent | Mapping[str, Recurrent], x: Any, labels: Iterab
         figure = Figure(figsize=(_width(names), 2.6), layout="constrained")
         axes = figure.subplots()
         axes.set_prop_cycle(color=COLOURS)
-        for name, values in changes.items():
-            axes.plot(values, "o-", markersize=3, linewidth=1, label=name)
+        lines = [axes.plot(values, "o-", markersize=3, linewidth=1)[0] for values in changes.values()]
         axes.set_ylim(bottom=0)
         axes.set_ylabel("change of the final h")
         axes.grid(axis="y", color=GREY, alpha=0.25)
         axes.patch.set_visible(False)
         _label(axes, names)
         if isinstance(layer, Mapping):
-            axes.legend(frameon=False)
+            legend = axes.legend(lines, [" "] * len(lines), frameon=False)
+            for text, name in zip(legend.get_texts(), changes, strict=True):  # as they are: matplotlib drops "_x"
+                text.set_text(str(name))
+                text.set_parse_math(False)
     return figure
 
 
@@ -206,6 +208,8 @@ def _names(labels: Iterable[Any] | None, steps: int) -> list[str]:
         raise ValueError("x has no steps, expected T >= 1")
     if labels is None:
         return []
+    if not isinstance(labels, Iterable):
+        raise TypeError(f"labels must be names, one for each step, got {type(labels).__name__}")
     names = [str(label) for label in labels]
     if len(names) != steps:
         raise ValueError(f"labels has {len(names)} entries, expected T = {steps}: one for each step")

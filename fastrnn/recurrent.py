@@ -81,6 +81,11 @@ class Recurrent(Weighted):
         if proj_size and cell.kind != "lstm":
             raise checks.not_yet(f"proj_size={proj_size} of a cell of kind {cell.kind!r}")
         checks.choice(direction, "direction", ("forward", "reverse", "bidirectional"))
+        checks.choice(padding, "padding", ("zero", "hold"))
+        if merge is not None:
+            checks.choice(merge, "merge", ("concat", "sum", "mul", "ave"))
+        if backward_cell is not None:
+            backward_cell = as_cell(backward_cell)
         wanted = {"direction": direction, "backward_cell": backward_cell, "merge": merge, "padding": padding}
         known = {"direction": ("forward", "bidirectional"), "merge": ("concat",), "padding": ("zero",)}
         for name, value in wanted.items():
@@ -178,7 +183,7 @@ class Recurrent(Weighted):
         if value is None:
             self._initial = None
             return
-        pair = len(self._state_sizes) > 1 and isinstance(value, (tuple, list))
+        pair = isinstance(value, tuple) or (len(self._state_sizes) > 1 and isinstance(value, list))
         parts = tuple(checks.weight(part, "initial_state") for part in (value if pair else (value,)))
         parts = tuple(p[:, 0] if p.ndim == 3 and p.shape[1] == 1 else p for p in parts)  # (L*D, 1, H), torch's habit
         found = checks.states(

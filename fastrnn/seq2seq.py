@@ -158,7 +158,8 @@ class Seq2Seq:
     def _texts(self, x: Any, lengths: Any) -> tuple[bool, bool, Any, Any]:
         """Encode texts: whether x is text, whether it is a batch, what the encoder reads (of texts a list of ids)."""
         if isinstance(x, str):
-            return True, False, self.encoder._encoded(x, "x"), lengths
+            text_checks.no_lengths(lengths)
+            return True, False, self.encoder._encoded(x, "x"), None
         if isinstance(x, (list, tuple)) and any(isinstance(one, str) for one in x):
             text_checks.no_lengths(lengths)
             return True, True, [self.encoder._encoded(one, f"x[{i}]") for i, one in enumerate(x)], None
@@ -236,6 +237,9 @@ def _least(values: Array, count: int) -> Array:
     )
 
 
-def _shapes(model: SequenceModel) -> list[list[tuple[int, int]]]:
-    """Return (L*D, size) of the states of each recurrent layer."""
-    return [[(layer._stacked, size) for size in layer._state_sizes] for _, layer in model._recurrent]
+def _shapes(model: SequenceModel) -> list[list[tuple[int, int, int]]]:
+    """Return (L, D, size) of the states of each recurrent layer."""
+    return [
+        [(layer.num_layers, 1 + layer.bidirectional, size) for size in layer._state_sizes]
+        for _, layer in model._recurrent
+    ]

@@ -251,7 +251,8 @@ def wrong_sequence(value: np.ndarray, name: str, size: int, vocab: int | None) -
     """Return the error of a sequence with wrong axes."""
     ids, of_floats = ("(T,) ids or ", " of floats") if vocab is not None else ("", "")
     expected = f"{ids}(T, I) = (T, {size}) vectors{of_floats}"
-    return ValueError(f"{name} is {value.shape} of {value.dtype}, expected {expected}")
+    cure = f": pass {name}.T" if value.ndim == 2 and len(value) == size else ""
+    return ValueError(f"{name} is {value.shape} of {value.dtype}, expected {expected}{cure}")
 
 
 def mixed_sequences(i: int) -> ValueError:
@@ -316,7 +317,10 @@ def _different(sizes: Sequence[int]) -> str:
 
 
 def _shapes(states: Sequence[Any]) -> str:
-    return "; ".join(", ".join(f"({layers}, B, {size})" for layers, size in layer) for layer in states)
+    def shape(layers: int, ways: int, size: int) -> str:
+        return f"({layers * ways}, B, {size})" + " of both directions" * (ways == 2)
+
+    return "; ".join(", ".join(shape(*state) for state in layer) for layer in states)
 
 
 def beam(width: int, temperature: float) -> None:

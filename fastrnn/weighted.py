@@ -145,6 +145,8 @@ class Weighted(Saved):
         RNN(1, 2, bias=False)
         """
         checks.read_off(config, ("input_size", "hidden_size", "num_layers", "bias", "bidirectional", "proj_size"))
+        if w_hh is None:
+            raise TypeError("w_hh must be a matrix (G*H, H), got None: own cells alone have none")
         given = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
         arrays = {
             name: checks.weight(value, name) for name, value in given.items() if value is not None or name[0] == "w"

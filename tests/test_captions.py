@@ -88,6 +88,13 @@ def test_what_is_printed(example, models, monkeypatch, capsys):
     assert printed == "".join(f"{example['picture'](image)}\n{words}\n\n" for image, words in both)
 
 
+def test_no_drawings_are_refused(example, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["caption.py", "-n", "0"])
+    with pytest.raises(SystemExit):
+        example["main"]()
+    assert "-n must be at least 1, got 0" in capsys.readouterr().err
+
+
 def test_the_encoder_shares_the_writers_layer(models):
     reader, writer = models
     assert reader.layers[-1] is writer.layers[0]

@@ -252,8 +252,11 @@ def test_repr():
         ({"direction": "reverse"}, fastrnn.UnsupportedError, "direction='reverse' is not supported yet"),
         ({"direction": "back"}, ValueError, "direction must be one of"),
         ({"merge": "sum"}, fastrnn.UnsupportedError, "merge='sum'"),
+        ({"merge": "add"}, ValueError, "merge must be one of 'concat', 'sum', 'mul', 'ave', got 'add'"),
+        ({"padding": "hod"}, ValueError, "padding must be one of 'zero', 'hold', got 'hod'"),
+        ({"backward_cell": "grue"}, ValueError, "kind must be one of 'rnn', 'lstm', 'gru', got 'grue'"),
         ({"padding": "hold"}, fastrnn.UnsupportedError, "padding='hold'"),
-        ({"backward_cell": "gru"}, fastrnn.UnsupportedError, "backward_cell='gru'"),
+        ({"backward_cell": "gru"}, fastrnn.UnsupportedError, r"backward_cell=Cell\('gru'\)"),
         ({"proj_size": 2}, fastrnn.UnsupportedError, "proj_size=2 of a cell of kind lstm"),
     ],
 )
@@ -267,6 +270,10 @@ def test_not_yet(options, error, said):
     [
         (lstm, {"clip": 1.0}, fastrnn.UnsupportedError, "clip"),
         ("lstm", {"peephole": True}, fastrnn.UnsupportedError, "peephole"),
+        ("lstm", {"peephole": 3}, TypeError, "peephole must be True or False, got 3"),
+        ("lstm", {"coupled": "f=1-i"}, fastrnn.UnsupportedError, "coupled"),
+        ("lstm", {"coupled": "i"}, ValueError, "coupled must be one of 'f=1-i', 'i=1-f', got 'i'"),
+        ("lstm", {"layer_norm": 3}, TypeError, "layer_norm must be one of 'gates', 'ih_hh', got 3"),
         ("lstm", {"reset_after": False}, fastrnn.UnsupportedError, "reset_after"),
         ("grue", {}, ValueError, "kind must be one of"),
         (plain, {}, TypeError, "kind must be 'rnn', 'lstm', 'gru' or what fastrnn.cell returns, got function"),

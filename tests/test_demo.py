@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import fastrnn
-from fastrnn import demo
+from fastrnn import demo, threads
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -125,6 +125,15 @@ def test_the_twins_know_as_many_intents_as_was_measured(name, right, backend):
     assert sum(intent == model.labels[i] for intent, i in zip(intents, p.argmax(1), strict=True)) == right
 
 
+def test_the_threads_are_named(fake, monkeypatch):
+    for count, said in ((1, "1 thread"), (2, "2 threads")):
+        monkeypatch.setattr(threads, "_chosen", count)
+        monkeypatch.setattr(threads, "count", None)
+        file = io.StringIO()
+        demo.run(file=file)
+        assert file.getvalue().splitlines()[0].endswith(f"), {said}")
+
+
 def test_held_out_means_held_out():
     train = lzma.decompress((EXAMPLES / "data/austen.txt.xz").read_bytes()).decode()
     held_out = (demo.DATA / "pride_and_prejudice.txt").read_text(encoding="utf-8")
@@ -187,7 +196,7 @@ def test_run_prints_an_aligned_table(fake, capsys):
 @pytest.mark.parametrize(("backend", "equal_counts"), [("numba", True), ("reference", False)])
 def test_run_fails_where_the_answers_differ(name, backend, equal_counts, fake, capsys, monkeypatch):
     monkeypatch.setattr(fastrnn, "use_backend", lambda _: fastrnn.backends.use_backend(None))
-    monkeypatch.setattr(fastrnn, "cpu_info", lambda: {"backend": backend, "tier": None})
+    monkeypatch.setattr(fastrnn, "cpu_info", lambda: {"backend": backend, "tier": None, "num_threads": 2})
     right = fake[name]
     fake[name] = right._replace(agreement=right.agreement._replace(equal=False))
     assert demo.run(backend) == equal_counts

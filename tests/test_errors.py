@@ -38,6 +38,7 @@ CONSTRUCTORS = [
     (lambda: GRU(3, 4, reset_after=1), TypeError, r"reset_after must be True or False, got 1"),
     (lambda: GRU(3, 4, dtype="float16"), fastrnn.UnsupportedError, r"dtype must be float32 .*got float16: .*cast"),
     (lambda: GRU(3, 4, dtype="bfloat16"), fastrnn.UnsupportedError, r"dtype must be float32 .*got bfloat16"),
+    (lambda: GRU(3, 4, dtype=">f4"), ValueError, r"dtype must be float32 \(None\) or float64, got >f4"),
     (lambda: GRU(3, 4, dtype=int), ValueError, r"dtype must be float32 \(None\) or float64, got int64"),
     (lambda: GRU(3, 4, dtype="single-ish"), ValueError, r"dtype must be float32 \(None\) or float64, got single-ish"),
     (lambda: GRU(3, 4, dtype=3), TypeError, r"dtype must be float32 \(None\) or float64, got 3"),
@@ -182,6 +183,7 @@ CALLS = [
         ValueError,
         r"initial_state is \(1, 5\), expected \(L\*D, H\) = \(1, 4\)",
     ),
+    (lambda: setattr(gru(), "initial_state", (f(1, 4),) * 2), TypeError, r"initial_state must be one array h, got a"),
     (lambda: setattr(lstm(), "initial_state", f(1, 4)), TypeError, r"initial_state must be a pair \(h, c\)"),
     (lambda: fastrnn.load(3), TypeError, r"path must be a string or a path, got 3"),
 ]

@@ -239,7 +239,7 @@ def test_wrong_options(options, error, message):
 
 def test_wrong_models_and_texts():
     both = fastrnn.GRU(5, 4, bidirectional=True).init()
-    with pytest.raises(fastrnn.UnsupportedError, match="bidirectional"):
+    with pytest.raises(fastrnn.UnsupportedError, match="a model that writes goes forward only, and GRU"):
         fastrnn.SequenceModel(both, embedding="one_hot", head=(np.ones((5, 8)),)).generate([1], 3)
     layer = fastrnn.GRU(5, 4).init()
     with pytest.raises(ValueError, match="needs a head whose last layer has V = 5 numbers, one for each id, got 6"):

@@ -69,6 +69,15 @@ def test_kinds_are_typing_errors(given, message):
         jit.step(w, *given(w, jit.init_state(w)))
 
 
+def test_a_state_is_of_a_batch():
+    w = jit.pack(make())
+    assert jit.init_state(w, 0)[0].shape == (2, 0, 17)
+    with pytest.raises(ValueError, match="batch must be an int >= 0"):
+        jit.init_state(w, -1)
+    with pytest.raises(TypingError, match="batch must be an int or None, got float64"):
+        jit.init_state(w, 1.5)
+
+
 def test_messages_of_models():
     w = jit.pack(BY_IDS["tables"]())
     y = np.zeros(9, F32)

@@ -155,6 +155,11 @@ def test_iter_is_lazy():
     assert len(taken) == 30
 
 
+def test_an_empty_ragged_of_vectors():
+    model = fastrnn.SequenceModel(fastrnn.GRU(3, 4).init(), wiring="many_to_one")
+    assert np.array_equal(model.predict_many(fastrnn.Ragged([], [0, 0, 0])), model.predict_many([[], []]))
+
+
 def test_a_bar(capsys):
     model = make()
     model.predict_many(draw([1, 2, 3]))
@@ -239,6 +244,7 @@ def test_ctrl_c_stops_it(monkeypatch):
         ([1, 2], ValueError, r"sequences\[0\] is \(\) of int64, expected \(T,\) ids or"),
         ([[1], np.zeros((2, 6), int)], ValueError, r"sequences\[1\] is \(2, 6\) of int64, .* vectors of floats"),
         (fastrnn.Ragged(5, [0]), ValueError, r"sequences.values is \(\) of int64"),
+        ([np.zeros((6, 2))], ValueError, r"sequences\[0\] is \(6, 2\) of float64, .*: pass sequences\[0\]\.T"),
         ([[1], np.zeros((2, 6))], ValueError, r"all of ids or all of vectors, sequences\[1\]"),
         (fastrnn.Ragged([1, 2], [0, 3]), ValueError, r"sequences.offsets must lie in 0..2, got 0..3"),
         (fastrnn.Ragged([1, 2], [-1, 2]), ValueError, r"sequences.offsets must lie in 0..2, got -1..2"),
@@ -260,6 +266,14 @@ def test_errors_of_options():
         model.predict_many([[1]], wiring="many_to_many", out=np.empty((1, 4), np.float32))
     with pytest.raises(ValueError, match="out"):
         model.predict_many([[1]], out=np.empty((2, 4), np.float32))
+    with pytest.raises(TypeError, match="progress must be True or False, got 'bar'"):
+        model.predict_many([[1]], progress="bar")
+    with pytest.raises(TypeError, match="progress must be True or False, got 1"):
+        model.predict_iter([[1]], progress=1)
+    ids = np.zeros(2, np.int64)
+    with pytest.raises(ValueError, match="out overlaps sequences"):
+        model.predict_many([[1], ids][1:], out=ids.view(np.float32).reshape(1, 4))
+    assert not ids.any()
     with pytest.raises(ValueError, match="lookahead must be an int >= 1, got 0"):
         model.predict_iter([[1]], lookahead=0)
     with pytest.raises(TypeError, match="sequences must be an iterable of sequences, got 3"):

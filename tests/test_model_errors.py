@@ -68,6 +68,11 @@ CONSTRUCTORS = [
         r"embedding gives 4 numbers, layers\[0\] = GRU\(5, 7\) takes 5",
     ),
     (
+        lambda: of(gru(), embedding=matrix(5, 9)),
+        ValueError,
+        r"embedding gives 9 numbers, layers\[0\] = GRU\(5, 7\) takes 5: pass embedding\.T",
+    ),
+    (
         lambda: of([dense(5, 4), gru()], embedding=matrix(9, 3)),
         ValueError,
         r"embedding gives 3 .*Dense\(4, 5\) takes 4",
@@ -213,8 +218,10 @@ CALLS = [
     (
         lambda: deep().unroll(f(5), 4, feed="output"),
         fastrnn.UnsupportedError,
-        r"a stream goes forward only, and RNN\(4, 15, bidirectional=True\)",
+        r"feed='output' goes forward only, and RNN\(4, 15, bidirectional=True\) .*: pass feed='every', or build",
     ),
+    (lambda: vectors().predict(f(2, 3, 5), return_state=3), TypeError, r"return_state must be True or False, got 3"),
+    (lambda: vectors().unroll(f(5), 3, return_state="a"), TypeError, r"return_state must be True or False, got 'a'"),
     (lambda: fastrnn.warmup("a"), TypeError, r"warmup takes layers, cells and models, got str"),
 ]
 

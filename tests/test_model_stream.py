@@ -449,6 +449,7 @@ def test_a_second_thread_in_a_step():
 
 MESSAGES = [
     (lambda s: s.step([1, 2]), ValueError, r"x is \(2,\), expected \(N,\) = \(3,\)"),
+    (lambda s: s.step([1.0, 2.0, 3.0]), ValueError, r"x is \(3,\), expected \(N, I\) = .*: ids must be integers"),
     (lambda s: s.step(1), ValueError, r"x is \(\), expected \(N,\) = \(3,\)"),
     (lambda s: s.step([[1], [2], [3]]), ValueError, r"x is \(3, 1\).*: step takes one time step, push takes many"),
     (lambda s: s.step([1, 2, 19]), ValueError, r"x must hold ids in 0\.\.18, got 19 at \(2,\)"),
@@ -484,6 +485,11 @@ def test_all_states_are_checked_before_one_is_set():
     with pytest.raises(ValueError, match=r"h of state\[1\] is"):
         stream.set_state([state[0], tuple(s[:1] for s in state[1])])
     assert not any(s.any() for s in arrays(stream.get_state()))
+
+
+def test_one_id_in_a_list():
+    with pytest.raises(ValueError, match=r"x is \(1,\), expected \(\) = \(\): pass x\[0\]"):
+        characters().stream().step([1])
 
 
 def test_models_without_a_stream():

@@ -116,6 +116,15 @@ def test_several_layers_share_a_picture(matplotlib):
     assert axes.lines[0].get_color() != axes.lines[1].get_color()
 
 
+def test_names_of_layers_stand_as_they_are(matplotlib):
+    names = ["_x", "$a$", "x$\\foo$"]
+    figure = plot.influence(dict.fromkeys(names, LAYERS[0]), X)
+    texts = figure.axes[0].get_legend().get_texts()
+    assert [text.get_text() for text in texts] == names
+    assert not any(text.get_parse_math() for text in texts)
+    figure.savefig(io.BytesIO())
+
+
 @pytest.mark.parametrize("draw", [plot.gates, plot.influence])
 def test_labels_stand_below_their_steps(draw, matplotlib):
     figure = draw(LAYERS[0], X, ["to", "be", 3, "$or$", "not", "to"])
@@ -233,6 +242,7 @@ BOTH = [
     (lambda draw: draw(RNN, X[None]), ValueError, r"x is \(1, 6, 3\), expected \(T, I\)"),
     (lambda draw: draw(RNN, X[:0]), ValueError, r"x has no steps, expected T >= 1"),
     (lambda draw: draw(RNN, X + 0j), TypeError, r"x must hold floats"),
+    (lambda draw: draw(RNN, X, 3), TypeError, r"labels must be names, one for each step, got int"),
     (lambda draw: draw(RNN, X, "hello"), ValueError, r"labels has 5 entries, expected T = 6: one for each step"),
     (lambda draw: draw(fastrnn.RNN(3, 5), X), ValueError, r"has no weights: call load_state_dict"),
     (lambda draw: draw(fastrnn.RNNCell(3, 5).init(), X), TypeError, r"layer must be an RNN, .*, got RNNCell"),

@@ -191,6 +191,8 @@ def test_texts():
     assert model.generate(["cafe", "bad"], 6, beam=3)[0] == model.generate("cafe", 6, beam=3)
     with pytest.raises(ValueError, match="texts have their own"):
         model.generate(["a"], 5, lengths=[1])
+    with pytest.raises(ValueError, match="texts have their own"):
+        model.generate("a", 5, lengths=1)
 
 
 @pytest.mark.parametrize("dtypes", [("float64", "float32"), ("float32", "float64")], ids="-".join)
@@ -236,6 +238,10 @@ def test_errors():
         ValueError, match="bridge takes 5 numbers and gives 9, the encoder's states have 6 and the decoder's 9"
     ):
         fastrnn.Seq2Seq(gru, model.decoder, start=0, stop=1, bridge=fastrnn.Dense(rng.normal(size=(9, 5))))
+    both, deep = fastrnn.GRU(4, 9, bidirectional=True).init(), fastrnn.GRU(9, 9, 2).init()
+    deep_decoder = fastrnn.SequenceModel(deep, embedding=np.ones((5, 9)), head=(np.ones((5, 9)),))
+    with pytest.raises(ValueError, match=r"\(2, B, 9\) of both directions and the decoder's \(2, B, 9\): pass bridge="):
+        fastrnn.Seq2Seq(both, deep_decoder, start=0, stop=1)
     bridge = fastrnn.Dense(rng.normal(size=(9, 6)))
     with pytest.raises(ValueError, match="from 2 states of the encoder to 1"):
         fastrnn.Seq2Seq(fastrnn.LSTM(4, 6).init(), model.decoder, start=0, stop=1, bridge=bridge)

@@ -9,6 +9,7 @@ import cases
 import numpy as np
 import pytest
 
+import fastrnn
 from fastrnn import dense, packing
 from fastrnn.packing import pack
 from fastrnn.weights import (
@@ -169,6 +170,12 @@ def test_arrays_become_one_layer():
 def test_swapped_axes_are_told(variant, shapes, message):
     with pytest.raises(ValueError, match=message):
         check_arrays(variant, *map(np.zeros, shapes))
+
+
+def test_recurrent_weights_are_needed():
+    for name in ("RNN", "LSTM", "GRU"):
+        with pytest.raises(TypeError, match=r"w_hh must be a matrix \(G\*H, H\), got None: own cells alone have none"):
+            getattr(fastrnn, name).from_weights(np.ones((12, 3)), None)
 
 
 def test_only_real_numbers_are_weights():

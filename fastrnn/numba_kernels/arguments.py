@@ -382,11 +382,15 @@ def _new_state(w, batch):
 def _made_state(w, batch):
     check_packed(w)
     alone = batch is None or isinstance(batch, (types.NoneType, types.Omitted))
+    if not alone and not isinstance(batch, types.Integer):
+        raise TypingError(f"batch must be an int or None, got {batch}")
     make, is_model = _maker(w.states, w.dtype, not alone), w.is_model
 
     def new(w, batch):
-        table = numbers_of(w)
-        states = make(table, 1 if alone else batch)
+        count = 1 if alone else batch
+        if count < 0:
+            raise ValueError("batch must be an int >= 0")
+        states = make(numbers_of(w), count)
         return states if is_model else states[0]
 
     return new
@@ -407,6 +411,11 @@ def init_state(w, batch=None):
     -------
     array, tuple of arrays, or for a model a tuple of these
         h (L*D, R) or (L*D, B, R), for LSTM (h, c).
+
+    Raises
+    ------
+    ValueError, TypingError
+        For a batch that is no int from 0 on.
     """
     state = _new_state(w, batch)
     reset(w, state)
