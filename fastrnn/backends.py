@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastrnn import checks, threads
+from fastrnn.preparing import lock
 
 if TYPE_CHECKING:
     from fastrnn.dense import DensePlan
@@ -110,16 +111,6 @@ _CURES = {
 }
 _loaded: dict[str, Backend] = {}
 _absent: dict[str, str] = {}  # why a backend cannot run here
-
-lock = threading.RLock()  # held while backends are loaded or chosen and while layers are prepared
-
-
-def _new_lock() -> None:
-    global lock
-    lock = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_new_lock)  # another thread may have held it at the fork
 
 
 def load(name: str) -> Backend:

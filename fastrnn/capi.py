@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from fastrnn import backends, checks
+from fastrnn import backends, checks, preparing
 from fastrnn.dense import DenseLayer
 from fastrnn.model import SequenceModel
 from fastrnn.weighted import Weighted
@@ -63,7 +63,7 @@ def capsule(model: Any) -> Any:
         engine: Any = layer._prepare("cython")
         return _native.Stepper(engine, layer._start(1), True)
 
-    with backends.lock:  # so that all parts have the weights of one moment
+    with preparing.lock:  # so that all parts have the weights of one moment
         if isinstance(model, Weighted):
             return _native.capsule([network(model)], None, None)
         parts = [

@@ -73,10 +73,14 @@ def from_torch(module: Any) -> Any:
     config = {name: getattr(module, name) for name in names}
     if kind == "LSTM":
         config["proj_size"] = module.proj_size
-    elif kind == "RNN":
+    elif getattr(module, "proj_size", 0):  # torch's constructor refuses it, but an attribute can be set
+        raise checks.not_yet(f"proj_size={module.proj_size} of a {kind}")
+    if kind == "RNN":
         config["nonlinearity"] = module.mode.removeprefix("RNN_").lower()
     elif kind == "RNNCell":
-        config["nonlinearity"] = module.nonlinearity
+        config["nonlinearity"] = checks.choice(module.nonlinearity, "nonlinearity", ("tanh", "relu"))
+    if kind.endswith("Cell"):
+        config["bias"] = module.bias_ih is not None  # which decides, in torch's forward
     w_ih = module.weight_ih if kind.endswith("Cell") else module.weight_ih_l0
     config["dtype"] = "float64" if w_ih.dtype == torch.float64 else "float32"
     layer = getattr(layers, kind)(**config)

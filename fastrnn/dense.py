@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn import backends, checks, threads
+from fastrnn import backends, checks, preparing, threads
 from fastrnn.packing import PackedPhase, pack_dense
 from fastrnn.weights import frozen
 
@@ -132,7 +132,7 @@ class DenseLayer:
         name = backend or backends.current()
         run = self._runners.get(name)
         if run is None:
-            with backends.lock:
+            with preparing.lock:
                 if name not in self._runners:
                     self._runners[name] = backends.load(name).dense(self.plan)
                 run = self._runners[name]

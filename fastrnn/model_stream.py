@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from fastrnn import backends, checks, model_checks
+from fastrnn import backends, checks, model_checks, preparing
 from fastrnn.model import SequenceModel
 from fastrnn.stream import ChainStream, LayerStream, Stream, write
 from fastrnn.stream import start as start_layer
@@ -229,7 +229,7 @@ class ModelStream(Stream):
         found, layer = self._model._by_ids, self._streams[0]._layer
         if found is None:
             return None
-        with backends.lock:
+        with preparing.lock:
             if found.layer._plan is not layer._plan:
                 found = ByIds(layer, found.embedding)
             return found.run(self._places[0].backend)

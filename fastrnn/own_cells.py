@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from hashlib import sha256
-from types import CodeType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,17 @@ MOST_GATES, MOST_STATES, MOST_PARAMETERS = 8, 2, 8
 _GROUPS = {1: 4, 2: 2, 3: 2}  # U for so many gates, else 1: as many chains of fma as hide each other's latency
 _MODULES = ("fastrnn", "fastrnn.simd", "fastrnn.numba_kernels.simd", "fastrnn.numba_kernels.activations")
 _MAY = "the function of a cell may use + - * /, numbers and the functions of fastrnn.simd"
+_ALLOWED = {  # instructions of Python 3.11 to 3.14, beside those that _fixed looks at
+    "BINARY_OP", "BUILD_TUPLE", "CALL", "CALL_KW", "COPY", "COPY_FREE_VARS", "KW_NAMES", "LOAD_FAST",
+    "LOAD_FAST_BORROW", "LOAD_FAST_BORROW_LOAD_FAST_BORROW", "LOAD_FAST_LOAD_FAST", "NOP", "PRECALL", "PUSH_NULL",
+    "RESUME", "RETURN_VALUE", "STORE_FAST", "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "SWAP", "POP_TOP",
+    "UNARY_NEGATIVE", "UNPACK_SEQUENCE",
+}  # fmt: skip
 _REFUSED = {
+    "BUILD_LIST": "a list",
+    "BUILD_MAP": "a dict",
+    "IMPORT_NAME": "an import",
+    "DELETE_FAST": "del",
     "COMPARE_OP": "a comparison",
     "IS_OP": "a comparison",
     "CONTAINS_OP": "a comparison",
@@ -146,7 +156,7 @@ def cell(
             raise ValueError(
                 f"{function.__qualname__} has the arguments {found}, expected gates, states, parameters: {arguments}"
             )
-        outside = _outside(function)
+        function, outside = _fixed(function)
         _try(function, arguments, states)
         qualified = f"{_module(function)}.{function.__qualname__}"
         order = _ORDER.format(
@@ -197,13 +207,15 @@ def _try(function: Callable[..., Any], arguments: Sequence[str], states: Sequenc
         )
 
 
-def _outside(function: FunctionType) -> dict[str, Any]:
-    """Return what a function finds outside itself: numbers, and the names of functions of `simd`.
+def _fixed(function: FunctionType) -> tuple[FunctionType, dict[str, Any]]:
+    """Return a function with the numbers that it finds outside itself now, whatever becomes of them.
 
-    Its instructions are read, for what vectors cannot do must not wait for a first call.
+    And what these are: numbers, and the names of functions of `simd`. All numbers become floats, for Numba's integers
+    end at 64 bits. The instructions are read, for what vectors cannot do must not wait for a first call.
     """
     code = function.__code__
     found: dict[str, Any] = {}
+    outside: dict[str, Any] = {"__name__": function.__module__}
     if any(isinstance(constant, CodeType) for constant in code.co_consts):
         raise TypeError(f"{function.__qualname__} defines a function inside: write it out")
     enclosing = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
@@ -212,12 +224,22 @@ def _outside(function: FunctionType) -> dict[str, Any]:
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"):
             name = str(step.argval)
             value = enclosing[name].cell_contents if name in enclosing else _global(function, name)
+            if isinstance(value, (int, float)):
+                value = _number(function, value, name)
+            outside[name] = value
+        elif step.opname in ("LOAD_CONST", "LOAD_SMALL_INT", "RETURN_CONST"):
+            if isinstance(step.argval, int):
+                _number(function, step.argval, repr(step.argval))
+            name, value = "", None
+            continue
         elif step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
             if not isinstance(value, ModuleType):
                 raise TypeError(f"{function.__qualname__} uses .{step.argval}, which vectors do not have: {_MAY}")
             name, value = f"{name}.{step.argval}", getattr(value, str(step.argval))
         else:
-            refused = "a branch" if "JUMP" in step.opname else _REFUSED.get(step.opname)
+            refused = None if step.opname in _ALLOWED else _REFUSED.get(step.opname, step.opname)
+            if "JUMP" in step.opname:
+                refused = "a branch"
             if step.opname == "BINARY_OP" and step.argrepr not in ("+", "-", "*", "/"):
                 refused = step.argrepr  # += too, which would change the reference's arrays
             if refused:
@@ -231,7 +253,21 @@ def _outside(function: FunctionType) -> dict[str, Any]:
             raise TypeError(f"{function.__qualname__} uses {name}, {type(value).__name__}: {_MAY}")
         elif not isinstance(value, ModuleType):
             found[name] = f"{ours}.{value.__name__}"
-    return found
+    numbers = tuple(float(c) if isinstance(c, int) else c for c in code.co_consts)
+    cells = tuple(CellType(outside[name]) for name in code.co_freevars)
+    fixed = FunctionType(code.replace(co_consts=numbers), outside, function.__name__, function.__defaults__, cells)
+    fixed.__qualname__, fixed.__doc__ = function.__qualname__, function.__doc__
+    return fixed, found
+
+
+def _number(function: FunctionType, value: Any, name: str) -> float:
+    """Return a number as a float."""
+    if isinstance(value, bool):
+        raise TypeError(f"{function.__qualname__} uses {name}, bool: {_MAY}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise TypeError(f"{function.__qualname__} uses {name}, which no float holds: {_MAY}") from None
 
 
 def _global(function: FunctionType, name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import backends, checks, threads
+from fastrnn import backends, checks, preparing, threads
 from fastrnn.recurrent import Recurrent
 from fastrnn.weighted import Array
 
@@ -380,7 +380,7 @@ def start(layer: Recurrent, batch_size: Any, hx: Any, name: str = "hx") -> Layer
     if batch_size is not None:
         batch_size = checks.integer(batch_size, "batch_size", 0)
     checks.forward_only([layer], "a stream", "call the layer on whole sequences")
-    with backends.lock:
+    with preparing.lock:
         run, layer = layer._prepare(), copy.copy(layer)
     count = 1 if batch_size is None else batch_size
     if hx is None:

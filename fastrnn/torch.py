@@ -27,7 +27,9 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from fastrnn import backends, conversion
+from fastrnn.checks import UnsupportedError
 from fastrnn.tensors import OPENMP, Array, Left, arrays_of, seen_of, tensors_of
+from fastrnn.weights import expected_shapes
 
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "accelerate", "report"]
 
@@ -125,7 +127,12 @@ class _Fast(nn.Module):
         seen = seen_of(self._parameters)  # before they are copied: a change meanwhile is noticed in the next call
         if seen is None:
             raise Left("not all its weights are dense, and in the CPU's memory")
-        layer = conversion.from_torch(self._plain())
+        try:
+            layer = conversion.from_torch(self._plain())
+        except (TypeError, ValueError, AttributeError, UnsupportedError) as error:
+            raise Left(f"no layer of fastrnn is like it: {error}") from None
+        if expected_shapes(layer._sizes).keys() != {n for n in self._names() if self._parameters[n] is not None}:
+            raise Left("its settings and its weights do not fit")
         return _Held(layer, layer.input_size, sum(w.numel() for w in weights), seen, {})
 
     def _names(self) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 
-from fastrnn import backends, checks
+from fastrnn import backends, checks, preparing
 from fastrnn.cells import variant
 from fastrnn.packing import Plan
 from fastrnn.weights import Sizes, Weights, check_arrays, check_tensors, init_weights, state_dict
@@ -205,7 +205,7 @@ class Weighted(Saved):
             dtype=self.dtype,
             weights=weights,
         )
-        with backends.lock:
+        with preparing.lock:
             self._plan, self._runners = plan, {}
 
     def _planned(self) -> Plan:
@@ -221,7 +221,7 @@ class Weighted(Saved):
     @_activation.setter
     def _activation(self, name: str) -> None:
         self._function = checks.choice(name, "_activation", variant(self._sizes.variant).activations)
-        with backends.lock:
+        with preparing.lock:
             if self._plan is not None:
                 self._plan, self._runners = replace(self._plan, activation=name), {}
 
@@ -233,7 +233,7 @@ class Weighted(Saved):
         run = self._runners.get(name)
         if run is not None:
             return run
-        with backends.lock:
+        with preparing.lock:
             plan, runners = self._planned(), self._runners
             if name not in runners:
                 if name == "cython" and variant(plan.variant).function is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastrnn import backends, threads
+from fastrnn import backends, preparing, threads
 from fastrnn.dense import DenseLayer
 from fastrnn.packing import Plan
 from fastrnn.recurrent import Recurrent
@@ -81,7 +81,7 @@ class ByIds:
         name = backend or self.layer.backend or backends.current()
         plan, run = self._runs.get(name, (None, None))
         if run is None or plan is not self.layer._plan:
-            with backends.lock:
+            with preparing.lock:
                 plan, run = self._runs.get(name, (None, None))
                 if run is None or plan is not self.layer._plan:
                     plan, by_ids = self.layer._planned(), self._plan()

@@ -146,6 +146,37 @@ def has_a_sign(a, h):
     return +a
 
 
+def makes_a_list(a, h):
+    p, q = [a, h]
+    return p * q
+
+
+def imports(a, h):
+    import math  # noqa: F401
+
+    return a
+
+
+def deletes(a, h):
+    del h
+    return a
+
+
+def takes_a_bool(a, h):
+    return a * YES + h
+
+
+def takes_too_large_a_number(a, h):
+    return a / LARGE
+
+
+def takes_numbers_alone(a, h):
+    return a + simd.fma(2.0, 3.0, 1.0)
+
+
+YES, LARGE = True, 10**400
+
+
 def uses_numpy(a, h):
     return np.tanh(a)
 
@@ -191,6 +222,12 @@ def misordered(h, a):
         (plain, {"gates": ("a", "b")}, ValueError, r"has the arguments \('a', 'h'\), expected .* \('a', 'b', 'h'\)"),
         (misordered, {"gates": ("a",)}, ValueError, r"has the arguments \('h', 'a'\)"),
         (plain, {"gates": ("a",), "states": ("h", "c")}, ValueError, "has the arguments"),
+        (makes_a_list, {"gates": ("a",)}, TypeError, "uses a list: "),
+        (imports, {"gates": ("a",)}, TypeError, "uses an import: "),
+        (deletes, {"gates": ("a",)}, TypeError, "uses del: "),
+        (takes_a_bool, {"gates": ("a",)}, TypeError, "uses YES, bool: "),
+        (takes_too_large_a_number, {"gates": ("a",)}, TypeError, "uses LARGE, which no float holds: "),
+        (takes_numbers_alone, {"gates": ("a",)}, TypeError, "simd.fma takes an array at least, got numbers alone"),
         (uses_numpy, {"gates": ("a",)}, TypeError, "uses np, module: .* numbers and the functions of fastrnn.simd"),
         (uses_a_function, {"gates": ("a",)}, TypeError, "uses plain, function"),
         (lambda_inside, {"gates": ("a",)}, TypeError, "defines a function inside"),

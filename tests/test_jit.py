@@ -21,6 +21,7 @@ numba = pytest.importorskip("numba")
 from numba.core.errors import TypingError  # noqa: E402
 
 from fastrnn import jit  # noqa: E402
+from fastrnn.numba_kernels import packed  # noqa: E402
 
 
 def make(kind="lstm", hidden=17, layers=2, **options):
@@ -113,9 +114,9 @@ def test_forward_takes_bidirectional_layers():
     x = data(layer, 300, 4)
     assert equal(run(jit.pack(layer), x, 4, at_once), layer(x))
     assert same_bits(run(jit.pack(model), x, 4, at_once)[0].swapaxes(0, 1), model.predict(x.swapaxes(0, 1)))
-    for packed in (layer, model):
+    for subject in (layer, model):
         with pytest.raises(ValueError, match=r"jit\.step goes forward only.*jit\.forward"):
-            run(jit.pack(packed), x, 4)
+            run(jit.pack(subject), x, 4)
 
 
 def test_long_sequences_go_in_chunks():
@@ -257,6 +258,17 @@ def test_a_step_counts_no_references():
     own = code[code.index("define ") : code.index("\n}\n")]
     assert "by_steps" in own.splitlines()[0]
     assert "NRT_incref" not in own
+
+
+@pytest.mark.parametrize("batch", [None, 1, 7])
+def test_steps_whose_workspace_the_stack_has_no_room_for(batch, monkeypatch):
+    layer, model = make("gru_before"), BY_IDS["one_hot_dense"]()
+    of_layer = data(layer, 6, *([] if batch is None else [batch]))
+    for subject, x in ((layer, of_layer), (model, np.random.default_rng(0).integers(0, 11, of_layer.shape[:-1]))):
+        monkeypatch.setattr(packed, "_STACK_BYTES", 1 << 16)
+        wanted = run(jit.pack(subject), x, batch)
+        monkeypatch.setattr(packed, "_STACK_BYTES", 1)
+        assert equal(run(jit.pack(subject), x, batch), wanted)
 
 
 def test_arguments_by_name():
@@ -443,3 +455,49 @@ def test_a_large_workspace_lives_as_long_as_forward_needs_it(tmp_path, fresh_cac
     assert np.array_equal(y, layer(x)[0])
     """
     process(tmp_path, fresh_cache, script, MALLOC_MMAP_THRESHOLD_="65536")
+
+
+def test_wide_layers_in_threads_of_small_stacks(tmp_path, fresh_cache):
+    script = """
+    import threading
+    head = fastrnn.Dense(np.ones((2, 16)))
+    model = fastrnn.SequenceModel(fastrnn.RNN(200_000, 16).init(), embedding="one_hot", head=head)
+    w, ids, y = jit.pack(model), np.arange(4), np.empty(2, np.float32)
+    user(w, ids[:1], jit.init_state(w), y)
+    threading.stack_size(512 * 1024)
+    thread = threading.Thread(target=lambda: user(w, ids, jit.init_state(w), y))
+    thread.start()
+    thread.join()
+    assert np.array_equal(y, model.predict(ids)[-1])
+    """
+    process(tmp_path, fresh_cache, script)
+
+
+def test_compiled_code_keeps_what_it_was_given(tmp_path, fresh_cache):
+    script = """
+    import gc
+    x = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+
+    @numba.njit
+    def steps(w, x):
+        state, y = jit.init_state(w), np.empty(w.output_size, np.float32)
+        for t in range(len(x)):
+            jit.step(w, x[t], state, y)
+            yield y.copy()
+
+    found = steps(jit.pack(fastrnn.LSTM(5, 64).init(0)), x)
+    several = numba.typed.List([jit.pack(fastrnn.LSTM(5, 64).init(0))])
+    first = next(found)
+    gc.collect()
+    others = [jit.pack(fastrnn.LSTM(5, 64).init(k)) for k in range(5)] + [np.full(17, np.nan) for _ in range(1000)]
+    wanted = fastrnn.LSTM(5, 64).init(0)(x)[0]
+    assert np.array_equal([first, *found], wanted)
+
+    @numba.njit
+    def last(several, x):
+        y = np.empty(several[0].output_size, np.float32)
+        return user(several[0], x, jit.init_state(several[0]), y)
+
+    assert np.array_equal(last(several, x), wanted[-1])
+    """
+    process(tmp_path, fresh_cache, script)

@@ -389,6 +389,41 @@ def test_threading_layers(layer):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_fork_while_another_thread_compiles(tmp_path):
+    script = """
+        import os, signal, threading, time
+        import numpy as np, fastrnn
+        from fastrnn import simd
+        x = np.ones((3, 2, 3), np.float32)
+        begun = threading.Event()
+
+        def run(scale):
+            @fastrnn.cell(gates=("a",))
+            def scaled(a, h):
+                return simd.tanh(a) * scale
+            fastrnn.Recurrent(scaled, 3, 4).init(0)(x)
+
+        def compile_always():
+            for k in range(1000):
+                begun.set()
+                run(k)
+
+        threading.Thread(target=compile_always, daemon=True).start()
+        begun.wait()
+        for k in range(3):
+            time.sleep(0.2)
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)
+                run(-1 - k)
+                os._exit(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        os._exit(0)
+        """
+    run(textwrap.dedent(script), tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_fork_of_a_process_that_launched_threads_itself():
     """By a function of its own, before fastrnn had a reason to import Numba."""
     code = """

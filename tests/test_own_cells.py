@@ -100,6 +100,39 @@ def test_one_row_of_four_gates(hidden):
     assert np.abs(layer(x)[0] - y).max() < 1e-6
 
 
+SCALE = 0.5
+
+
+def test_numbers_from_outside_are_fixed(monkeypatch):
+    def make(scale):
+        @fastrnn.cell(gates=("a",))
+        def scaled(a, h):
+            return simd.tanh(a) * scale * SCALE
+
+        return scaled
+
+    x = np.ones((1, 3), np.float32)
+    kinds = [make(scale) for scale in (1.0, 8.0)]
+    monkeypatch.setitem(globals(), "SCALE", 7.0)  # before anything is compiled
+    for backend in ("numba", "reference"):
+        one, eight = (fastrnn.Recurrent(kind, 3, 4, backend=backend).init(0)(x)[0] for kind in kinds)
+        np.testing.assert_allclose(eight, 8 * one, rtol=1e-6)
+        assert np.abs(one).max() < 0.5
+    assert abs(kinds[0](np.full(1, 9.0), np.zeros(1)) - 0.5) < 1e-6
+
+
+def test_integers_are_floats():
+    large, larger = 3_000_000_000, 40_000_000_000_000_000_000
+
+    @fastrnn.cell(gates=("a",))
+    def wide(a, h):
+        return a * (large * large) * 1e-19 + 30_000_000_000_000_000_000 / larger
+
+    x = np.ones((3, 2, 3), np.float32)
+    found, wanted = (fastrnn.Recurrent(wide, 3, 4, backend=b).init(0)(x)[0] for b in ("numba", "reference"))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
 def test_inside_numba():
     import numba
 

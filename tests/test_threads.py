@@ -192,15 +192,16 @@ def test_calls_after_a_fork(name):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_fork_while_another_thread_prepares(monkeypatch):
-    from fastrnn import backends
+def test_a_fork_waits_for_a_thread_that_prepares():
+    from fastrnn import preparing
 
-    holding, release = threading.Event(), threading.Event()
+    holding, done = threading.Event(), []
 
     def hold():
-        with backends.lock:
+        with preparing.lock:
             holding.set()
-            release.wait(60)
+            time.sleep(0.5)
+            done.append(True)
 
     layer = make("gru", backend="reference")
     x = inputs(layer)
@@ -210,16 +211,15 @@ def test_a_fork_while_another_thread_prepares(monkeypatch):
     pid = os.fork()
     if pid == 0:
         layer(x)
-        os._exit(0)
+        os._exit(not done)
+    thread.join()
     for _ in range(300):
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
             break
         time.sleep(0.1)
     else:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
-    release.set()
-    thread.join()
-    assert done
+        pytest.fail("the child hangs")
     assert os.waitstatus_to_exitcode(status) == 0

@@ -198,6 +198,54 @@ def test_what_torch_refuses_it_refuses_here_too(kind, what):
     assert calls(module)[0] == 0
 
 
+def weight_of(*shape):
+    return torch.nn.Parameter(torch.zeros(shape))
+
+
+ODD = {  # what torch runs or refuses, and no layer of fastrnn is like
+    "an int as bias": (lambda: torch.nn.GRUCell(5, 7, bias=1), lambda m: None),
+    "one bias": (lambda: torch.nn.LSTMCell(5, 7), lambda m: setattr(m, "bias_hh", None)),
+    "another bias": (lambda: torch.nn.LSTMCell(5, 7), lambda m: setattr(m, "bias_ih", None)),
+    "a bias that is broadcast": (lambda: torch.nn.RNNCell(5, 7), lambda m: setattr(m, "bias_hh", weight_of(1))),
+    "bias set later": (lambda: torch.nn.GRUCell(5, 7), lambda m: setattr(m, "bias", False)),
+    "bias of a layer set later": (lambda: torch.nn.GRU(5, 7), lambda m: setattr(m, "bias", False)),
+    "hidden_size set later": (lambda: torch.nn.LSTM(5, 7, 2), lambda m: setattr(m, "hidden_size", 6)),
+    "input_size set later": (lambda: torch.nn.GRUCell(5, 7), lambda m: setattr(m, "input_size", 9)),
+    "proj_size set later": (lambda: torch.nn.GRU(5, 7), lambda m: setattr(m, "proj_size", 3)),
+    "a tensor as dropout": (lambda: torch.nn.LSTM(5, 7), lambda m: setattr(m, "dropout", torch.tensor(0.0))),
+    "a wrong shape": (lambda: torch.nn.GRU(5, 7), lambda m: setattr(m, "weight_ih_l0", weight_of(21, 6))),
+    "a function of fastrnn's": (lambda: torch.nn.RNNCell(5, 7, nonlinearity="sigmoid"), lambda m: None),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_modules_that_no_layer_is_like(what):
+    make, change = ODD[what]
+    found = []
+    for accelerate in (lambda m: m, fast.accelerate):
+        torch.manual_seed(0)
+        module = accelerate(make())
+        change(module)
+        with torch.inference_mode():
+            try:
+                found.append(flat(module(torch.ones(4, 5))))
+            except Exception as error:
+                found.append((type(error), str(error)))
+    if isinstance(found[0][0], torch.Tensor):
+        for theirs, ours in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    else:
+        assert found[0] == found[1]
+
+
+def test_another_parameter_changes_nothing():
+    module = fast.accelerate(torch.nn.GRU(5, 7))
+    module.temperature = weight_of(1)
+    with torch.inference_mode():
+        module(torch.ones(4, 5))
+    assert calls(module) == (1, 0)
+
+
 def test_forward_mode_gradients():
     for kind in ("GRU", "LSTMCell"):
         found = []

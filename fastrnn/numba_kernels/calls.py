@@ -13,6 +13,7 @@ from numba.core.extending import intrinsic
 
 from fastrnn.numba_kernels import threads
 from fastrnn.numba_kernels.simd import INDEX
+from fastrnn.preparing import lock
 
 __all__ = [
     "address_of",
@@ -39,16 +40,18 @@ def compiled(entry: Any, *signature: Any) -> Callable[..., None]:
     """
     if entry.targetoptions.get("parallel"):
         threads.start()
-    entry.compile(signature)
-    function: Callable[..., None] = entry.overloads[signature].entry_point
+    with lock:
+        entry.compile(signature)
+        function: Callable[..., None] = entry.overloads[signature].entry_point
     return function
 
 
 def address_of(entry: Any, *signature: Any) -> int:
     """Compile an entry point, or read it from the disk cache; return where its machine code begins."""
-    entry.compile(signature)
-    result = entry.overloads[signature]
-    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+    with lock:
+        entry.compile(signature)
+        result = entry.overloads[signature]
+        return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
 
 
 def build_call(context: Any, builder: Any, address: Any, kinds: tuple[Any, ...], args: list[Any]) -> Any:

@@ -32,9 +32,9 @@ PACKED = 18
 """Numbers of packed weights, before those of its recurrent parts.
 
 Addresses of the functions here; the chain's; I, V; how many ids there are, or 0, what they number and its stride; bytes
-of workspace of a step, and of each row; the most rows at a time; whether a part wants all steps at once; the most
-numbers of a row between two parts; how many recurrent parts there are, how many parts, and the address of what
-`forward_all` reads of them.
+of workspace of a step, and of each row; the most rows at a time that fit the stack; whether a part wants all steps at
+once; the most numbers of a row between two parts; how many recurrent parts there are, how many parts, and the address
+of what `forward_all` reads of them.
 """
 
 NETWORK = 5
@@ -188,11 +188,9 @@ def _arrange(like, given, now, step, first, count, spare, copies):
 
 
 @njit(forceinline=True)
-def _step_rows(like, given, now, count):
+def _step_rows(like, given, now, count, most, work):
     stride, odd = now[SOURCE + 5], 1 - now[ODD]
     now[ODD] = odd
-    most = count if count == 1 else min(count, given[MOST_ROWS])
-    work = stack(given[FIXED] + most * given[PER_ROW])
     step, spare = integers(work), work + 2 * GROUP_BYTES
     copies = spare + 16 * most
     rest = (copies + most * given[INPUTS] * itemsize(like) + GROUP_BYTES - 1) // GROUP_BYTES * GROUP_BYTES
@@ -209,6 +207,16 @@ def _step_rows(like, given, now, count):
         first += n
 
 
+@njit()
+def _step_wide_rows(like, given, now, count):
+    """Take one step, row by row, where not even the workspace of one fits the stack."""
+    never_inline()
+    memory = np.empty(given[FIXED] + given[PER_ROW] + GROUP_BYTES, np.uint8)
+    work = (address(data(memory)) + GROUP_BYTES - 1) // GROUP_BYTES * GROUP_BYTES
+    _step_rows(like, given, now, count, int64(1), work)
+    memory[0] = 0  # see forward_all
+
+
 @njit(cache=True)
 def step_rows(like, table, request):
     """Take one step, as many rows at a time as their workspace fits the stack."""
@@ -218,11 +226,14 @@ def step_rows(like, table, request):
         call(given[REFUSE], given, table, request)
     if given[ALL_STEPS]:
         raise ValueError("jit.step goes forward only, and a layer is bidirectional: pass all steps to jit.forward")
-    count = now[SOURCE + 2]
-    if count == 1:  # compiled once more, without the loop over rows
-        _step_rows(like, given, now, int64(1))
+    count, most = now[SOURCE + 2], given[MOST_ROWS]
+    if most == 0:
+        _step_wide_rows(like, given, now, count)
+    elif count == 1:  # compiled once more, without the loop over rows
+        _step_rows(like, given, now, int64(1), int64(1), stack(given[FIXED] + given[PER_ROW]))
     else:
-        _step_rows(like, given, now, count)
+        most = min(count, most)
+        _step_rows(like, given, now, count, most, stack(given[FIXED] + most * given[PER_ROW]))
 
 
 @njit(cache=True)

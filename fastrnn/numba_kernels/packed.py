@@ -24,7 +24,14 @@ from fastrnn.numba_kernels.stepping import FIXED_BYTES, Chain, Part
 
 __all__ = ["Packed", "PackedType", "check_packed", "numbers_of", "table_of"]
 
-_STACK_BYTES = 1 << 16  # that a step takes of the stack, if more than one row is in it
+_STACK_BYTES = 1 << 16  # that a step takes of the stack
+
+
+class _Owner:
+    """The base of an array of addresses, and what they point into: compiled code may keep the array alone."""
+
+    def __init__(self, numbers: np.ndarray, kept: list[Any]) -> None:
+        self.numbers, self.kept, self.__array_interface__ = numbers, kept, numbers.__array_interface__
 
 
 class Packed:
@@ -89,7 +96,7 @@ class Packed:
             0 if ids is None else ids.strides[0] // itemsize,
             fixed,
             row_bytes,
-            max(1, (_STACK_BYTES - fixed) // row_bytes),
+            max(0, (_STACK_BYTES - fixed) // row_bytes),
             int(any(plan.num_directions == 2 for plan in layers)),
             max(self.input_size, *(part.plan.output_size for part in chain.parts)),
             len(layers),
@@ -101,7 +108,7 @@ class Packed:
             starts = (0, 0) if start is None else (*(s.ctypes.data for s in start), 0)[:2]
             entries += [plan.num_layers * plan.num_directions, *sizes, *starts]
         self._kept.append(forward)
-        return np.array(entries, np.int64)
+        return np.asarray(_Owner(np.array(entries, np.int64), self._kept))
 
     def __repr__(self) -> str:
         return f"<packed {self._description}>"
