@@ -188,13 +188,14 @@ class ManySequences(OfModel):
         model, first = self._model, int(offsets[0])
         if out is None:
             out = np.empty((len(offsets) - 1 if to_one else int(offsets[-1]) - first, model._output_size), model._dtype)
+        found = _whole(out)
         for rows, lengths, at, x in self._batches(values, offsets):
-            y = model.predict(x, lengths=lengths, **how)
+            y = _whole(model.predict(x, lengths=lengths, **how))
             if to_one:
-                out[rows] = y
+                found[rows] = y
             else:
                 valid = np.arange(lengths[0]) < lengths[:, None]
-                out[at[valid] - first] = y[valid]
+                found[at[valid] - first] = y[valid]
             done(len(rows))
         return out
 
@@ -267,6 +268,11 @@ class ManySequences(OfModel):
                 at = np.arange(among[0])[:, None] + offsets[numbers]
                 yield numbers, among, at.T, values.take(at, axis=0, mode="clip").swapaxes(0, 1)
                 first += rows
+
+
+def _whole(rows: Array) -> Array:
+    """Return rows (.., V) as one element each, (..), which NumPy scatters in half the time and less."""
+    return rows.view(np.dtype((np.void, rows.itemsize * rows.shape[-1])))[..., 0]
 
 
 def _windows(given: Iterator[Any], size: int) -> Iterator[list[Any]]:
