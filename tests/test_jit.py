@@ -265,10 +265,11 @@ def test_steps_whose_workspace_the_stack_has_no_room_for(batch, monkeypatch):
     layer, model = make("gru_before"), BY_IDS["one_hot_dense"]()
     of_layer = data(layer, 6, *([] if batch is None else [batch]))
     for subject, x in ((layer, of_layer), (model, np.random.default_rng(0).integers(0, 11, of_layer.shape[:-1]))):
-        monkeypatch.setattr(packed, "_STACK_BYTES", 1 << 16)
         wanted = run(jit.pack(subject), x, batch)
-        monkeypatch.setattr(packed, "_STACK_BYTES", 1)
-        assert equal(run(jit.pack(subject), x, batch), wanted)
+        with monkeypatch.context() as patch:
+            patch.setattr(packed, "_STACK_BYTES", 1)
+            patch.setattr(packed, "_ROW_BYTES", 1)
+            assert equal(run(jit.pack(subject), x, batch), wanted)
 
 
 def test_arguments_by_name():

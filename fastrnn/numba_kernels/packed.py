@@ -24,7 +24,8 @@ from fastrnn.numba_kernels.stepping import FIXED_BYTES, Chain, Part
 
 __all__ = ["Packed", "PackedType", "check_packed", "numbers_of", "table_of"]
 
-_STACK_BYTES = 1 << 16  # that a step takes of the stack
+_STACK_BYTES = 1 << 16  # that a step takes of the stack, if more than one row is in it,
+_ROW_BYTES = 1 << 18  # and that one row may take: threads have stacks of half a megabyte and more
 
 
 class _Owner:
@@ -96,7 +97,7 @@ class Packed:
             0 if ids is None else ids.strides[0] // itemsize,
             fixed,
             row_bytes,
-            max(0, (_STACK_BYTES - fixed) // row_bytes),
+            max(int(fixed + row_bytes <= _ROW_BYTES), (_STACK_BYTES - fixed) // row_bytes),
             int(any(plan.num_directions == 2 for plan in layers)),
             max(self.input_size, *(part.plan.output_size for part in chain.parts)),
             len(layers),
