@@ -35,8 +35,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastrnn import checks, threads
-from fastrnn.preparing import lock
+from fastrnn import checks, preparing, threads
 
 if TYPE_CHECKING:
     from fastrnn.dense import DensePlan
@@ -141,7 +140,7 @@ def available_backends() -> list[str]:
 
 
 def _why_absent(name: str) -> str | None:
-    with lock:
+    with preparing.lock:
         if name not in _loaded and name not in _absent:
             try:
                 _loaded[name] = _LOADERS[name]()
@@ -189,14 +188,14 @@ class _Choice(AbstractContextManager[None]):
 
     def __init__(self, name: str | None) -> None:
         self._name = name
-        with lock:
+        with preparing.lock:
             settled = max((i for i, (choice, _) in enumerate(_choices) if choice() is None), default=0)
             del _choices[:settled]
             _choices.append((weakref.ref(self), name))
             _publish()
 
     def __enter__(self) -> None:
-        with lock:
+        with preparing.lock:
             _choices[:] = [entry for entry in _choices if entry[0]() is not self]
             _publish()
         backend = self._name or automatic()

@@ -59,7 +59,7 @@ def capsule(model: Any) -> Any:
 
     def network(layer: Weighted) -> Any:
         """Return what the layers of one network are to a chain: their weights and the states that they start from."""
-        checks.forward_only([layer], "a stream", "call the layer on whole sequences")
+        checks.forward_only([layer])
         engine: Any = layer._prepare("cython")
         return _native.Stepper(engine, layer._start(1), True)
 

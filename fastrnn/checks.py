@@ -363,7 +363,9 @@ def out(
 # Streams --------------------------------------------------------------------------------------------------------------
 
 
-def forward_only(layers: Iterable[Any], what: str, cure: str) -> None:
+def forward_only(
+    layers: Iterable[Any], what: str = "a stream", cure: str = "call the layer on whole sequences"
+) -> None:
     """Demand layers, or cells, of which none runs backwards too."""
     for layer in layers:
         if getattr(layer, "bidirectional", False):

@@ -95,7 +95,8 @@ class ManySequences(OfModel):
         >>> model.predict_many(fastrnn.Ragged([0, 3, 2, 1], [0, 3, 4, 4]), wiring="many_to_many").values.shape
         (4, 5)
         """
-        model, how, progress = self._model, {"wiring": wiring, "pool": pool}, checks.flag(progress, "progress")
+        model, how = self._model, {"wiring": wiring, "pool": pool}
+        progress = checks.flag(progress, "progress")
         to_one = model._wiring(wiring, pool)[0] == "many_to_one"
         values, offsets = self._ragged(sequences)
         if out is not None and not to_one:
@@ -147,7 +148,8 @@ class ManySequences(OfModel):
         >>> [y.shape for y in model.predict_iter([[0, 3, 2], [1]])]
         [(3, 5), (1, 5)]
         """
-        lookahead, progress = checks.integer(lookahead, "lookahead", 1, sys.maxsize), checks.flag(progress, "progress")
+        lookahead = checks.integer(lookahead, "lookahead", 1, sys.maxsize)
+        progress = checks.flag(progress, "progress")
         to_one = self._model._wiring(wiring, pool)[0] == "many_to_one"
         how = {"wiring": wiring, "pool": pool}
         if isinstance(sequences, Ragged):

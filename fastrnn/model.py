@@ -255,7 +255,8 @@ class SequenceModel(Saved, Writing, ManySequences):
         (5,)
         """
         wiring, pool = self._wiring(wiring, pool)
-        to_one, return_state = wiring == "many_to_one", checks.flag(return_state, "return_state")
+        to_one = wiring == "many_to_one"
+        return_state = checks.flag(return_state, "return_state")
         given = (x, lengths)
         x, batched = self._read(x, "B, T")
         batch, steps = x.shape[:2]
@@ -325,7 +326,8 @@ class SequenceModel(Saved, Writing, ManySequences):
             raise model_checks.no_feedback(self._output_size, self._input_size)
         if feed == "output":
             checks.forward_only([layer for _, layer in self._recurrent], "feed='output'", "pass feed='every'")
-        given, return_state = (x,), checks.flag(return_state, "return_state")
+        return_state = checks.flag(return_state, "return_state")
+        given = (x,)
         x, batched = self._read(x, "B")
         states = self._given(state, len(x), batched)
         shape = (len(x), steps, self._output_size)

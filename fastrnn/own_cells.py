@@ -22,11 +22,10 @@ MOST_GATES, MOST_STATES, MOST_PARAMETERS = 8, 2, 8
 _GROUPS = {1: 4, 2: 2, 3: 2}  # U for so many gates, else 1: as many chains of fma as hide each other's latency
 _MODULES = ("fastrnn", "fastrnn.simd", "fastrnn.numba_kernels.simd", "fastrnn.numba_kernels.activations")
 _MAY = "the function of a cell may use + - * /, numbers and the functions of fastrnn.simd"
-_ALLOWED = {  # instructions of Python 3.11 to 3.14, beside those that _fixed looks at
-    "BINARY_OP", "BUILD_TUPLE", "CALL", "CALL_KW", "COPY", "COPY_FREE_VARS", "KW_NAMES", "LOAD_FAST",
-    "LOAD_FAST_BORROW", "LOAD_FAST_BORROW_LOAD_FAST_BORROW", "LOAD_FAST_LOAD_FAST", "NOP", "PRECALL", "PUSH_NULL",
-    "RESUME", "RETURN_VALUE", "STORE_FAST", "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "SWAP", "POP_TOP",
-    "UNARY_NEGATIVE", "UNPACK_SEQUENCE",
+_ALLOWED = {  # instructions of Python 3.11 to 3.13, beside those that find what is outside
+    "BINARY_OP", "BUILD_TUPLE", "CALL", "CALL_KW", "COPY", "COPY_FREE_VARS", "KW_NAMES", "LOAD_CONST", "LOAD_FAST",
+    "LOAD_FAST_LOAD_FAST", "NOP", "POP_TOP", "PRECALL", "PUSH_NULL", "RESUME", "RETURN_CONST", "RETURN_VALUE",
+    "STORE_FAST", "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "SWAP", "UNARY_NEGATIVE", "UNPACK_SEQUENCE",
 }  # fmt: skip
 _REFUSED = {
     "BUILD_LIST": "a list",
@@ -224,14 +223,7 @@ def _fixed(function: FunctionType) -> tuple[FunctionType, dict[str, Any]]:
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"):
             name = str(step.argval)
             value = enclosing[name].cell_contents if name in enclosing else _global(function, name)
-            if isinstance(value, (int, float)):
-                value = _number(function, value, name)
-            outside[name] = value
-        elif step.opname in ("LOAD_CONST", "LOAD_SMALL_INT", "RETURN_CONST"):
-            if isinstance(step.argval, int):
-                _number(function, step.argval, repr(step.argval))
-            name, value = "", None
-            continue
+            outside[name] = value = _floats(function, value, name)
         elif step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
             if not isinstance(value, ModuleType):
                 raise TypeError(f"{function.__qualname__} uses .{step.argval}, which vectors do not have: {_MAY}")
@@ -247,25 +239,27 @@ def _fixed(function: FunctionType) -> tuple[FunctionType, dict[str, Any]]:
             name, value = "", None
             continue
         ours = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
-        if isinstance(value, (int, float)):
+        if isinstance(value, float):
             found[name] = value
         elif ours not in _MODULES:
             raise TypeError(f"{function.__qualname__} uses {name}, {type(value).__name__}: {_MAY}")
         elif not isinstance(value, ModuleType):
             found[name] = f"{ours}.{value.__name__}"
-    numbers = tuple(float(c) if isinstance(c, int) else c for c in code.co_consts)
+    numbers = tuple(_floats(function, constant, str(constant)) for constant in code.co_consts)
     cells = tuple(CellType(outside[name]) for name in code.co_freevars)
     fixed = FunctionType(code.replace(co_consts=numbers), outside, function.__name__, function.__defaults__, cells)
     fixed.__qualname__, fixed.__doc__ = function.__qualname__, function.__doc__
     return fixed, found
 
 
-def _number(function: FunctionType, value: Any, name: str) -> float:
-    """Return a number as a float."""
+def _floats(function: FunctionType, value: Any, name: str) -> Any:
+    """Return a number as a float, constants of a tuple too, and anything else as it is."""
+    if type(value) is tuple:
+        return tuple(_floats(function, each, str(each)) for each in value)
     if isinstance(value, bool):
         raise TypeError(f"{function.__qualname__} uses {name}, bool: {_MAY}")
     try:
-        return float(value)
+        return float(value) if isinstance(value, (int, float)) else value
     except OverflowError:
         raise TypeError(f"{function.__qualname__} uses {name}, which no float holds: {_MAY}") from None
 

@@ -379,7 +379,7 @@ def start(layer: Recurrent, batch_size: Any, hx: Any, name: str = "hx") -> Layer
     """Make a stream of the weights that the layer has now: `Recurrent.stream`."""
     if batch_size is not None:
         batch_size = checks.integer(batch_size, "batch_size", 0)
-    checks.forward_only([layer], "a stream", "call the layer on whole sequences")
+    checks.forward_only([layer])
     with preparing.lock:
         run, layer = layer._prepare(), copy.copy(layer)
     count = 1 if batch_size is None else batch_size

@@ -126,7 +126,8 @@ def test_integers_are_floats():
 
     @fastrnn.cell(gates=("a",))
     def wide(a, h):
-        return a * (large * large) * 1e-19 + 30_000_000_000_000_000_000 / larger
+        p, q = 3_000_000_000, 4_000_000_000
+        return a * (large * large) * 1e-19 + 30_000_000_000_000_000_000 / larger + p * q * 1e-19
 
     x = np.ones((3, 2, 3), np.float32)
     found, wanted = (fastrnn.Recurrent(wide, 3, 4, backend=b).init(0)(x)[0] for b in ("numba", "reference"))

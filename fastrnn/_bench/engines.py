@@ -101,7 +101,7 @@ def build(name: str, of: Problem, setting: Setting | None = None) -> Engine:
     setting = setting or Setting(of.row.threads)
     if of.row.family == "G":
         return writing_engine(name, of, setting)
-    if of.row.family in "NO":
+    if of.row.family == "N":
         return many_engine(name, of, setting)
     if name in ("torch", "torch-padded"):
         return torch_engine(of, setting, packed=name == "torch")
@@ -139,7 +139,7 @@ def writing_engine(name: str, of: Problem, setting: Setting) -> Engine:
 
 
 def many_engine(name: str, of: Problem, setting: Setting) -> Engine:
-    """What labels the sequences of families N and O; the output is their probabilities."""
+    """What labels the sequences of family N; the output is their probabilities."""
     if name in ("torch", "torch-padded"):
         import torch
 

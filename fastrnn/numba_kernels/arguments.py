@@ -265,7 +265,7 @@ def _output_size(w):
 
 @_compiled(_definition(STEP_ROWS, timed=False))
 def step(w: Any, x: Any, state: Any, y: Any) -> None:
-    """Advance by one time step; allocates nothing, unless a row's workspace, some 16 bytes a unit, is above 256 KB.
+    """Advance by one time step; allocates nothing, but where a row's workspace is above 256 KB.
 
     Parameters
     ----------

@@ -11,9 +11,9 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.extending import intrinsic
 
+from fastrnn import preparing
 from fastrnn.numba_kernels import threads
 from fastrnn.numba_kernels.simd import INDEX
-from fastrnn.preparing import lock
 
 __all__ = [
     "address_of",
@@ -40,7 +40,7 @@ def compiled(entry: Any, *signature: Any) -> Callable[..., None]:
     """
     if entry.targetoptions.get("parallel"):
         threads.start()
-    with lock:
+    with preparing.lock:
         entry.compile(signature)
         function: Callable[..., None] = entry.overloads[signature].entry_point
     return function
@@ -48,7 +48,7 @@ def compiled(entry: Any, *signature: Any) -> Callable[..., None]:
 
 def address_of(entry: Any, *signature: Any) -> int:
     """Compile an entry point, or read it from the disk cache; return where its machine code begins."""
-    with lock:
+    with preparing.lock:
         entry.compile(signature)
         result = entry.overloads[signature]
         return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))

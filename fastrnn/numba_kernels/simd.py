@@ -79,7 +79,7 @@ def lanewise(name: str, build: Callable[..., Value], on_arrays: Callable[..., An
 
     def function(*arrays: Any) -> Any:
         assert on_arrays is not None
-        if all(isinstance(a, (int, float)) for a in arrays):
+        if all(type(a) in (int, float) for a in arrays):
             raise TypeError(f"simd.{name} takes an array at least, got numbers alone")
         return on_arrays(*arrays)
 
