@@ -1,7 +1,9 @@
-"""fastrnn.jit inside compiled functions: the bits of calls and streams, what is checked, and Numba's traps."""
+"""fastrnn.jit inside compiled functions: the bits of calls and streams, callers, and what stays alive."""
 
+import gc
 import threading
 import tracemalloc
+import weakref
 
 import layer_cases
 import numpy as np
@@ -265,6 +267,34 @@ def test_steps_whose_workspace_the_stack_has_no_room_for(batch, monkeypatch):
             patch.setattr(packed, "_STACK_BYTES", 1)
             patch.setattr(packed, "_ROW_BYTES", 1)
             assert equal(run(jit.pack(subject), x, batch), wanted)
+
+
+def test_compiled_code_keeps_what_it_was_given():
+    @numba.njit
+    def steps(w, x):
+        state, y = jit.init_state(w), np.empty(w.output_size, np.float32)
+        for t in range(len(x)):
+            jit.step(w, x[t], state, y)
+            yield y.copy()
+
+    @numba.njit
+    def of_the_first(several, x, y):
+        by_steps(several[0], x, jit.init_state(several[0]), y)
+        return y
+
+    layer = make()
+    x, w = data(layer, 9), jit.pack(layer)
+    chain, several = weakref.ref(w._kept[1]), numba.typed.List([w])
+    found = steps(w, x)
+    first = next(found)
+    del w
+    gc.collect()
+    assert chain() is not None
+    assert same_bits(np.array([first, *found]), layer(x)[0])
+    assert same_bits(of_the_first(several, x, np.empty((9, 17), np.float32)), layer(x)[0])
+    del several, found
+    gc.collect()
+    assert chain() is None
 
 
 def test_arguments_by_name():

@@ -136,47 +136,14 @@ def test_a_large_workspace_lives_as_long_as_forward_needs_it(tmp_path, fresh_cac
     process(tmp_path, fresh_cache, script, MALLOC_MMAP_THRESHOLD_="65536")
 
 
-def test_wide_layers_in_threads_of_small_stacks(tmp_path, fresh_cache):
+def test_wide_layers_leave_the_stack(tmp_path, fresh_cache):
     script = """
-    import threading
-    head = fastrnn.Dense(np.ones((2, 16)))
-    model = fastrnn.SequenceModel(fastrnn.RNN(200_000, 16).init(), embedding="one_hot", head=head)
-    w, ids, y = jit.pack(model), np.arange(4), np.empty(2, np.float32)
-    user(w, ids[:1], jit.init_state(w), y)
-    threading.stack_size(512 * 1024)
-    thread = threading.Thread(target=lambda: user(w, ids, jit.init_state(w), y))
-    thread.start()
-    thread.join()
-    assert np.array_equal(y, model.predict(ids)[-1])
-    """
-    process(tmp_path, fresh_cache, script)
-
-
-def test_compiled_code_keeps_what_it_was_given(tmp_path, fresh_cache):
-    script = """
-    import gc
-    x = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
-
-    @numba.njit
-    def steps(w, x):
-        state, y = jit.init_state(w), np.empty(w.output_size, np.float32)
-        for t in range(len(x)):
-            jit.step(w, x[t], state, y)
-            yield y.copy()
-
-    found = steps(jit.pack(fastrnn.LSTM(5, 64).init(0)), x)
-    several = numba.typed.List([jit.pack(fastrnn.LSTM(5, 64).init(0))])
-    first = next(found)
-    gc.collect()
-    others = [jit.pack(fastrnn.LSTM(5, 64).init(k)) for k in range(5)] + [np.full(17, np.nan) for _ in range(1000)]
-    wanted = fastrnn.LSTM(5, 64).init(0)(x)[0]
-    assert np.array_equal([first, *found], wanted)
-
-    @numba.njit
-    def last(several, x):
-        y = np.empty(several[0].output_size, np.float32)
-        return user(several[0], x, jit.init_state(several[0]), y)
-
-    assert np.array_equal(last(several, x), wanted[-1])
+    import resource
+    resource.setrlimit(resource.RLIMIT_STACK, (1 << 23, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+    layers = [fastrnn.GRU(5, 4).init(0), fastrnn.Dense(np.ones((1_500_000, 4)))]
+    model = fastrnn.SequenceModel(layers, head=fastrnn.Dense(np.full((2, 1_500_000), 1e-6)))
+    w, x = jit.pack(model), np.ones((2, 5), np.float32)
+    y = user(w, x, jit.init_state(w), np.empty(2, np.float32))
+    assert np.array_equal(y, model.predict(x)[-1])
     """
     process(tmp_path, fresh_cache, script)

@@ -25,7 +25,7 @@ from fastrnn.numba_kernels.stepping import FIXED_BYTES, Chain, Part
 __all__ = ["Packed", "PackedType", "check_packed", "numbers_of", "table_of"]
 
 _STACK_BYTES = 1 << 16  # that a step takes of the stack, if more than one row is in it,
-_ROW_BYTES = 1 << 18  # and that one row may take: the tests step in a thread of 512 KB
+_ROW_BYTES = 1 << 18  # and that one row may take: some threads have stacks of 512 KB
 
 
 class _Owner:
