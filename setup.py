@@ -7,6 +7,7 @@ FASTRNN_NO_NATIVE=1 without the compiled module.
 import os
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 
 from setuptools import Extension, setup
@@ -50,6 +51,15 @@ class BuildNative(build_ext):
         compiler = self.compiler.compiler_so[0]
         if shutil.which(compiler) is None:
             raise PlatformError(f"fastrnn needs a C compiler and {compiler!r} is missing: install gcc or clang; {CURE}")
+        compile_one = self.compiler.compile
+
+        def compile_all(sources, **options):
+            """All files side by side, for the larger ones take a minute each."""
+            with ThreadPoolExecutor(os.cpu_count()) as threads:
+                objects = threads.map(lambda source: compile_one([source], **options), sources)
+                return [file for files in objects for file in files]
+
+        self.compiler.compile = compile_all
         super().build_extensions()
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from layer_cases import arrays, make, readonly
+from layer_cases import arrays, equal, make, readonly
 
 import fastrnn
 from fastrnn import many
@@ -89,11 +89,6 @@ FORMS = {
 @pytest.fixture(params=FORMS)
 def form(request):
     return FORMS[request.param]
-
-
-def equal(a, b):
-    a, b = ([(array.dtype, array.shape, array.tobytes()) for array in arrays(result)] for result in (a, b))
-    return a == b
 
 
 @cache

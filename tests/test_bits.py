@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from cases import DTYPES, Case, make_inputs, make_lengths, make_plan, results, same_bits
+from cases import DTYPES, Case, make_inputs, make_lengths, make_plan, results
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from layer_cases import equal
 
 import fastrnn
 from fastrnn import backends
@@ -17,10 +18,6 @@ settings.register_profile("bits", max_examples=40, deadline=None, suppress_healt
 settings.load_profile("bits")
 
 native = pytest.importorskip("fastrnn._native")
-
-
-def equal(a, b):
-    return same_bits(a[0], b[0]) and all(same_bits(s, t) for s, t in zip(a[1], b[1], strict=True))
 
 
 @st.composite

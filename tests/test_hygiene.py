@@ -6,16 +6,11 @@ import sys
 import numpy as np
 import pytest
 from cases import same_bits
-from layer_cases import CELLS, KINDS, arrays, initial, inputs, make, readonly, strided
+from layer_cases import CELLS, KINDS, arrays, equal, initial, inputs, make, readonly, strided
 
 import fastrnn
 
 SIZES = (1, 3, 15, 16, 17, 37)
-
-
-def equal(a, b):
-    a, b = list(arrays(a)), list(arrays(b))
-    return len(a) == len(b) and all(map(same_bits, a, b))
 
 
 def sliced(a):

@@ -7,16 +7,9 @@ import pytest
 from cases import DTYPES, assert_close, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_cases import CELLS, KINDS, arrays, initial, inputs, make, oracle
+from layer_cases import CELLS, KINDS, arrays, equal, initial, inputs, make, oracle
 
 import fastrnn
-
-
-def equal(a, b):
-    """Bits of all arrays of two results."""
-    a, b = list(arrays(a)), list(arrays(b))
-    return len(a) == len(b) and all(map(same_bits, a, b))
-
 
 # Shapes and layouts ---------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 from cases import DTYPES, assert_close, same_bits
-from layer_cases import arrays, make, readonly, strided
+from layer_cases import arrays, equal, make, readonly, strided
 from model_cases import (
     MODELS,
     WIRINGS,
@@ -25,11 +25,6 @@ from model_cases import (
 import fastrnn
 
 LENGTHS = np.array([4, 0, 6])
-
-
-def equal(a, b):
-    a, b = list(arrays(a)), list(arrays(b))
-    return len(a) == len(b) and all(map(same_bits, a, b))
 
 
 def close(actual, wanted, dtype):

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from cases import DTYPES, Case, make_inputs, make_lengths, make_plan, results, same_bits
-from layer_cases import KINDS, arrays, inputs, large, large_outputs, make
+from layer_cases import KINDS, equal, inputs, large, large_outputs, make
 
 import fastrnn
 from fastrnn.cells import VARIANTS
@@ -21,10 +21,6 @@ native = pytest.importorskip("fastrnn._native")
 
 # Rows of the batch, directions and unit blocks in so many parts; more threads than this machine has are among them.
 SPLITS = [(1, 1, 2), (2, 1, 1), (3, 1, 2), (1, 2, 1), (2, 2, 2), (1, 1, 8), (5, 1, 1)]
-
-
-def equal(a, b):
-    return all(map(same_bits, arrays(a), arrays(b)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])

@@ -9,8 +9,8 @@ from functools import partial
 
 import numpy as np
 import pytest
-from cases import DTYPES, same_bits
-from layer_cases import CELLS, KINDS, arrays, initial, inputs, make
+from cases import DTYPES
+from layer_cases import CELLS, KINDS, equal, initial, inputs, make
 
 import fastrnn
 
@@ -19,10 +19,6 @@ WAYS = {
     "deepcopy": copy.deepcopy,
     **{f"pickle{n}": lambda v, n=n: pickle.loads(pickle.dumps(v, n)) for n in range(2, pickle.HIGHEST_PROTOCOL + 1)},
 }
-
-
-def equal(a, b):
-    return all(map(same_bits, arrays(a), arrays(b)))
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -9,16 +9,11 @@ import pytest
 from cases import DTYPES, same_bits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from layer_cases import KINDS, arrays, by_steps, initial, inputs, make
+from layer_cases import KINDS, arrays, by_steps, equal, initial, inputs, make
 
 import fastrnn
 
 SIZES = (1, 3, 15, 16, 17, 37)
-
-
-def equal(a, b):
-    a, b = list(arrays(a)), list(arrays(b))
-    return len(a) == len(b) and all(map(same_bits, a, b))
 
 
 def f(*shape):

@@ -5,14 +5,9 @@ import itertools
 import numpy as np
 import pytest
 from cases import same_bits
-from layer_cases import KINDS, arrays, by_steps, initial, inputs, make, readonly, strided
+from layer_cases import KINDS, arrays, by_steps, equal, initial, inputs, make, readonly, strided
 
 import fastrnn
-
-
-def equal(a, b):
-    a, b = list(arrays(a)), list(arrays(b))
-    return len(a) == len(b) and all(map(same_bits, a, b))
 
 
 def f(*shape):

@@ -12,14 +12,9 @@ import weakref
 import numpy as np
 import pytest
 from cases import same_bits
-from layer_cases import KINDS, arrays, at_once, by_steps, initial, inputs, interrupted_everywhere, make, peak_of
+from layer_cases import KINDS, at_once, by_steps, equal, initial, inputs, interrupted_everywhere, make, peak_of
 
 import fastrnn
-
-
-def equal(a, b):
-    a, b = list(arrays(a)), list(arrays(b))
-    return len(a) == len(b) and all(map(same_bits, a, b))
 
 
 def f(*shape):

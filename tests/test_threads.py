@@ -8,14 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from cases import same_bits
-from layer_cases import KINDS, THREADS, arrays, at_once, inputs, make
+from layer_cases import KINDS, THREADS, arrays, at_once, equal, inputs, make
 
 import fastrnn
-
-
-def equal(a, b):
-    return all(map(same_bits, arrays(a), arrays(b)))
 
 
 @pytest.mark.parametrize("name", fastrnn.available_backends())

@@ -8,10 +8,10 @@ from threading import Barrier
 
 import numpy as np
 import pytest
-from cases import DTYPES, Case, make_inputs, make_lengths, make_plan, results, same_bits
+from cases import DTYPES, Case, make_inputs, make_lengths, make_plan, results
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from layer_cases import readonly, strided
+from layer_cases import equal, readonly, strided
 
 from fastrnn import backends, packing
 from fastrnn.cells import VARIANTS
@@ -23,10 +23,6 @@ SIZES = st.sampled_from((1, 2, 3, 8, 15, 16, 17, 33, 37, 65, 129))
 WAYS = ("table", "rows")  # what ids number
 SPLITS = ((1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 2, 2), (1, 1, 5))  # by rows, directions, blocks
 DTYPE_NAMES = [np.dtype(dtype).name for dtype in DTYPES]
-
-
-def equal(a, b):
-    return same_bits(a[0], b[0]) and all(same_bits(s, t) for s, t in zip(a[1], b[1], strict=True))
 
 
 @pytest.fixture(params=WAYS)
