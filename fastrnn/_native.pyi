@@ -12,7 +12,9 @@ __pyx_capi__: dict[str, Any]
 
 @final
 class Engine:
-    def __init__(self, plan: Plan, *, tier: str | None = None, split: tuple[int, int, int] | None = None) -> None: ...
+    def __init__(
+        self, plan: Plan, *, tier: str | None = None, split: tuple[int, int, int, bool] | None = None
+    ) -> None: ...
     def apply(
         self, x: np.ndarray, state: list[np.ndarray], batch_first: bool, cell: bool, threads: int = 1
     ) -> list[np.ndarray] | None: ...

@@ -313,6 +313,7 @@ cdef Call network_call(const Steps *steps, bint by_ids, Py_ssize_t count) noexce
     call.h0 = call.hn = steps.h
     call.c0 = call.cn = steps.c
     call.split.rows = call.split.ways = call.split.blocks = 1
+    call.split.apart = False
     return call
 
 

@@ -169,7 +169,7 @@ cdef class Engine:
         cdef fastrnn_phase *phase
         packed, self.plan, self.tables = plan.packed, plan, ()
         if split is not None:
-            self.forced.rows, self.forced.ways, self.forced.blocks = split
+            self.forced.rows, self.forced.ways, self.forced.blocks, self.forced.apart = split
         self.net.kernels = fastrnn_get_kernels(_tier if tier is None else _tier_number(tier), _dtype_number(plan.dtype))
         self.net.layers, self.net.ways = plan.num_layers, plan.num_directions
         self.net.hidden, self.net.state = plan.hidden_size, plan.proj_size or plan.hidden_size

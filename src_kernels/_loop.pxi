@@ -49,6 +49,7 @@ cdef struct Workspace:        # carved out of the call's one block of memory; ev
 cdef struct Team:             # threads that share the blocks of every step: each does its own ones, then they meet
     int part
     int parts
+    bint apart                # or the first takes all steps, and the others project the inputs of the tile after them
     fastrnn_barrier *barrier
 
 
@@ -118,9 +119,9 @@ cdef inline Py_ssize_t tile_rows(const Direction *direction, Py_ssize_t itemsize
 
 
 cdef void project_tile(const Direction *direction, const fastrnn_kernels *kernels, const Batch *batch, Workspace *work, const Team *team,
-                       Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t x_step, Py_ssize_t itemsize) noexcept nogil:
-    """b + W_ih x of `steps` steps from `first` on, in the order in which the steps will want them."""
-    cdef Py_ssize_t step, row, count = 0
+                       Py_ssize_t first, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t at, Py_ssize_t x_step, Py_ssize_t itemsize) noexcept nogil:
+    """b + W_ih x of `steps` steps from `first` on, in the order in which the steps will want them, as rows of the tile from `at` on."""
+    cdef Py_ssize_t step, row, count = at
     cdef int i
     for step in range(steps):
         rows = alive(batch, first + step, rows)
@@ -129,11 +130,11 @@ cdef void project_tile(const Direction *direction, const fastrnn_kernels *kernel
             work.tile_x[count] = <char *>work.x[row] + step * x_step
             count += 1
     if direction.embedding != NULL:
-        look_up(work.tile_x, count, direction.embedding, direction.vocab, direction.phase[0].inputs * itemsize, work.tile_x)
+        look_up(work.tile_x + at, count - at, direction.embedding, direction.vocab, direction.phase[0].inputs * itemsize, work.tile_x + at)
     for i in range(direction.phases):
         if direction.phase[i].inputs:
             kernels.inputs(direction.kind[i], &direction.phase[i], <const void *const *>work.tile_x, work.start[i], direction.sums[i],
-                           share(team, direction.blocks[i], team.part), share(team, direction.blocks[i], team.part + 1), 0, count)
+                           share(team, direction.blocks[i], team.part), share(team, direction.blocks[i], team.part + 1), at, count)
 
 
 cdef bint can_look_ahead(const Direction *direction, const fastrnn_kernels *kernels, Py_ssize_t itemsize) noexcept nogil:
@@ -154,7 +155,7 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
     cdef Py_ssize_t hidden = direction.phase[0].units * itemsize, state = last.units * itemsize
     cdef Py_ssize_t cell_bytes = groups_of(direction.phase[0].units, itemsize) * FASTRNN_GROUP_BYTES
     cdef Py_ssize_t x_step = -x.time if reverse else x.time, y_step = -y.time if reverse else y.time
-    cdef Py_ssize_t rows = batch.rows, step = 0, tile, tile_end, first, done, row, at, length, t
+    cdef Py_ssize_t rows = batch.rows, step = 0, half, tile, tile_end, first, done, row, at, length, t
     cdef Py_ssize_t cell_stride = cell_bytes // itemsize
     cdef Py_ssize_t begin[MAX_PHASES]
     cdef Py_ssize_t end[MAX_PHASES]
@@ -163,9 +164,13 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
     cdef void **x_rows
     cdef fastrnn_ahead ahead[MAX_PHASES]
     cdef fastrnn_step io
+    cdef Team stepping = team[0], projecting = team[0]     # who takes the steps, and who projects the inputs of all tiles but the first
 
+    if team.apart:
+        stepping.part, stepping.parts = 0, 1
+        projecting.part, projecting.parts = team.part - 1, team.parts - 1
     for i in range(direction.phases):
-        begin[i], end[i] = share(team, direction.blocks[i], team.part), share(team, direction.blocks[i], team.part + 1)
+        begin[i], end[i] = share(&stepping, direction.blocks[i], stepping.part), share(&stepping, direction.blocks[i], stepping.part + 1)
     for row in range(rows):
         at = row_index(batch, row)
         length = row_length(batch, row)
@@ -184,23 +189,29 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
 
     meet(team)
     length = row_length(batch, 0) if batch.rows else 0     # of the longest
-    lookahead = batch.rows == 1 and length >= 2 * FASTRNN_AHEAD and can_look_ahead(direction, kernels, itemsize)
+    lookahead = not team.apart and batch.rows == 1 and length >= 2 * FASTRNN_AHEAD and can_look_ahead(direction, kernels, itemsize)
+    half = FASTRNN_AHEAD if lookahead else APART_ROWS
     first = done = 0
     while step < length:
         rows = alive(batch, step, rows)
-        tile = tile_rows(direction, itemsize) // rows
+        tile = (half if team.apart else tile_rows(direction, itemsize)) // rows
         if lookahead:
             tile = (length - step - 1) % FASTRNN_AHEAD + 1     # short at first, then whole ones
         # A wide batch walks x and h in one go instead; there are no inputs where ids number rows of a table.
         project = lookahead or tile > 1 and step + 1 < length and direction.phase[0].inputs
         tile_end = min(step + max(tile, 1), length)
         coming = lookahead and tile_end < length
-        if not lookahead or step == 0:
-            first = 0
-            if project:
-                project_tile(direction, kernels, batch, work, team, step, tile_end - step, rows, x_step, itemsize)
-        else:
-            first = FASTRNN_AHEAD - first                  # projected on the way, into the other half
+        if step and (lookahead or team.apart):
+            first = half - first                           # one half is read while the other is written
+        if project and (step == 0 or not lookahead and projecting.part >= 0):
+            project_tile(direction, kernels, batch, work, &projecting if step else team, step, tile_end - step, rows, first, x_step, itemsize)
+        if team.apart:
+            meet(team)
+            if team.part:
+                for row in range(rows):
+                    work.x[row] = <char *>work.x[row] + (tile_end - step) * x_step
+                step = tile_end
+                continue
         done = first
         if coming:
             for i in range(direction.phases):
@@ -240,12 +251,12 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
                 io.ahead = NULL
                 if coming and direction.phase[i].inputs:
                     ahead[i].out_stride = io.start_stride
-                    ahead[i].out = work.start[i] + (FASTRNN_AHEAD - first) * io.start_stride * itemsize
+                    ahead[i].out = work.start[i] + (half - first) * io.start_stride * itemsize
                     io.ahead = &ahead[i]
                 kernels.step[direction.kind[i]](&direction.phase[i], &io, begin[i], end[i], 0, rows)
                 if io.ahead != NULL:
                     ahead[i].part += 1
-                meet(team)
+                meet(&stepping)
             for row in range(rows):
                 work.h[row] = work.out[row]
                 work.out[row] = <char *>work.out[row] + y_step

@@ -110,6 +110,7 @@ cdef enum:
     MAX_PHASES = 2
     TILE_ROWS = 48                # rows of a tile of projected inputs: enough for the GEMM, few enough for the L2
     FAR_TILE_ROWS = 256           # where weights come from memory: W_ih comes so much less often
+    APART_ROWS = 6                # where threads project them for another one: as many as registers hold sums of, for that one waits for the first ones
     AHEAD_LEAST = 64 * 1024       # bytes of W_hh that the nearest cache serves about as fast as they are multiplied,
     AHEAD_MOST = 12 * 1024 * 1024 # and of both matrices, from which on memory is what a step waits for
     AHEAD_INPUTS = 48             # I, below which projecting on the way takes longer than before the steps

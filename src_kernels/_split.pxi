@@ -4,6 +4,8 @@ cdef enum:
     # What a core does in a nanosecond, and what meeting costs: measured, on Zen 4 and 5.  Other processors differ by less than the model does.
     STREAM_BYTES = 110      # of weights that one row reads
     ROWS_FOR_FREE = 4       # rows whose multiplications take no longer than reading the weights
+    ROWS_PROJECTED = 2      # rows whose inputs are projected in the time that one row reads as many weights
+    GATES = 8               # columns that one row reads in the time that its gates take
     NEAR_BYTES = 1 << 20    # of weights that its own cache holds; where there are more, reading goes on beside the multiplications but in part
     FAR_SHARE = 4           # and this share of it does not
     MEETING = 100           # ns for each member of a barrier, and of who comes later; measured with two
@@ -17,6 +19,7 @@ cdef struct Split:          # how many parts of each; their product is the numbe
     int rows
     int ways
     int blocks
+    bint apart              # of these, one thread takes all blocks of the steps, and the others project their inputs
 
 cdef struct Call:
     const Network *net
@@ -49,28 +52,30 @@ cdef inline double columns_time(double column, Py_ssize_t columns, Py_ssize_t ro
     return reading * max(1.0, <double>rows / ROWS_FOR_FREE) + (reading / FAR_SHARE if reading * STREAM_BYTES > NEAR_BYTES else 0)
 
 
-cdef inline double step_time(const Network *net, int way, Py_ssize_t rows, int parts, bint many_steps) noexcept nogil:
-    """ns of one step through all layers of one direction, for the largest of `parts` shares of the blocks."""
-    cdef double total = 0, column
+cdef inline double step_time(const Network *net, int way, Py_ssize_t rows, int parts, bint apart, bint many_steps) noexcept nogil:
+    """ns of one step through all layers of one direction, for the largest of `parts` shares of the blocks, or by a thread whose inputs the others project."""
+    cdef double total = 0, column, stepping, projecting
     cdef const Direction *direction
     cdef const fastrnn_phase *phase
     cdef Py_ssize_t layer
     cdef int i
     for layer in range(net.layers):
         direction = &net.directions[layer * net.ways + way]
+        stepping = projecting = 0
         for i in range(direction.phases):
             phase = &direction.phase[i]
-            column = column_time(direction.kind[i], phase, net.itemsize, parts)
-            total += columns_time(column, phase.depth if many_steps else phase.depth + phase.inputs, rows)
+            column = column_time(direction.kind[i], phase, net.itemsize, 1 if apart else parts)
+            stepping += columns_time(column, phase.depth if many_steps else phase.depth + phase.inputs, rows) + column * GATES * rows
             # Inputs of many steps are projected at the rate of multiplications, on the way where one row leaves room for them.
-            total += column * phase.inputs * rows / ROWS_FOR_FREE if many_steps else 0
-            total += MEETING * parts if parts > 1 else 0
+            projecting += column * phase.inputs * rows / ROWS_PROJECTED if many_steps else 0
+            stepping += MEETING * parts if parts > 1 and not apart else 0
+        total += max(stepping, projecting / (parts - 1)) + <double>MEETING * rows / APART_ROWS if apart else stepping + projecting
     return total
 
 
 cdef inline double call_time(const Network *net, Py_ssize_t rows, double steps) noexcept nogil:
     """ns of a call on one thread."""
-    return net.ways * steps * step_time(net, 0, rows, 1, steps > 1)
+    return net.ways * steps * step_time(net, 0, rows, 1, False, steps > 1)
 
 
 cdef inline double launch() noexcept nogil:
@@ -82,8 +87,10 @@ cdef Split best_split(const Network *net, Py_ssize_t rows, double steps, int thr
     """What the cost model finds fastest on at most `threads` threads."""
     cdef Split best, tried
     cdef double least, time, begin
-    cdef int ways, blocks
+    cdef Py_ssize_t height
+    cdef int ways, blocks, apart
     best.rows = best.ways = best.blocks = 1
+    best.apart = False
     if threads < 2 or not rows:
         return best
     least = call_time(net, rows, steps)
@@ -96,9 +103,12 @@ cdef Split best_split(const Network *net, Py_ssize_t rows, double steps, int thr
             tried.rows = <int>min(rows, threads // (ways * blocks))
             if tried.rows * ways * blocks == 1:
                 continue
-            time = net.ways // ways * steps * step_time(net, 0, (rows + tried.rows - 1) // tried.rows, blocks, steps > 1) + begin
-            if time < least:
-                least, best = time, tried
+            height = (rows + tried.rows - 1) // tried.rows
+            for apart in range(1 + (blocks > 1 and steps > 1 and 2 * height <= APART_ROWS)):
+                tried.apart = apart
+                time = net.ways // ways * steps * step_time(net, 0, height, blocks, apart, steps > 1) + begin
+                if time < least:
+                    least, best = time, tried
     return best
 
 
@@ -161,6 +171,7 @@ cdef void run_member(void *context, int member, int members) noexcept nogil:
         if member:
             return
         call.split.rows = call.split.ways = call.split.blocks = 1
+        call.split.apart = False
     used = carve(call.block + FASTRNN_LINE, 0, barriers_bytes(&call), <void **>&work.x)
     used = carve(call.block + FASTRNN_LINE, used, between_bytes(&call, 0), <void **>&work.between[0])
     used = carve(call.block + FASTRNN_LINE, used, between_bytes(&call, 1), <void **>&work.between[1])
@@ -172,6 +183,7 @@ cdef void run_member(void *context, int member, int members) noexcept nogil:
     lay_out_team(call.net, rows, call.block + FASTRNN_LINE + used + team * team_bytes, &work)
 
     me.team.part, me.team.parts = member % call.split.blocks, call.split.blocks
+    me.team.apart = call.split.apart
     me.team.barrier = &barriers[call.split.rows + team]
     me.way = team % call.split.ways if call.split.ways > 1 else -1
     me.first, me.every = team // call.split.ways, call.split.rows

@@ -349,6 +349,6 @@ cdef class Stepper(Alone):
             return self.threads
         if threads < 2:
             return 1
-        alone = step_time(self.steps.net, 0, n, 1, False)
-        together = step_time(self.steps.net, 0, n, threads, False) + launch()
+        alone = step_time(self.steps.net, 0, n, 1, False, False)
+        together = step_time(self.steps.net, 0, n, threads, False, False) + launch()
         return threads if together < alone - alone / GAIN else 1

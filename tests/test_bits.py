@@ -164,7 +164,8 @@ def test_weights_from_memory(variant, hidden, steps, batch):
     y = np.concatenate([one for one, _ in alone], axis=1)
     last = tuple(np.concatenate(rows, axis=1) for rows in zip(*(states for _, states in alone), strict=True))
     runs = {tier: native.Engine(plan, tier=tier) for tier in TIERS if native.tiers()[tier] == "ok"}
-    runs["blocks"] = native.Engine(plan, split=(1, 1, 2))
+    runs["blocks"] = native.Engine(plan, split=(1, 1, 2, False))
+    runs["apart"] = native.Engine(plan, split=(1, 1, 2, True))
     if "numba" in backends.available_backends():
         runs["numba"] = backends.load("numba").layer(plan)
     for name, run in runs.items():

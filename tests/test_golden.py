@@ -130,7 +130,8 @@ def test_bits(engine: str, case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr("fastrnn.numba_kernels.stepping.PARALLEL_WORK", 0)
         assert_golden(case, *results(plan, partial(run, threads=2), x, state, lengths), "rows on two threads")
         return
-    splits = {"rows": (2, 1, 1), "units": (1, 1, 2)} | ({"directions": (1, 2, 1)} if case["D"] == 2 else {})
+    splits = {"rows": (2, 1, 1, False), "units": (1, 1, 2, False), "inputs": (1, 1, 2, True)}
+    splits |= {"directions": (1, 2, 1, False)} if case["D"] == 2 else {}
     for how, split in splits.items():
         shared = load(engine, split=split).layer(plan)
         assert_golden(case, *results(plan, shared, x, state, lengths), f"{how} on two threads")

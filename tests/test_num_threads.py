@@ -19,16 +19,19 @@ from fastrnn.cells import VARIANTS
 
 native = pytest.importorskip("fastrnn._native")
 
-# Rows of the batch, directions and unit blocks in so many parts; more threads than this machine has are among them.
-SPLITS = [(1, 1, 2), (2, 1, 1), (3, 1, 2), (1, 2, 1), (2, 2, 2), (1, 1, 8), (5, 1, 1)]
+# Rows of the batch, directions and unit blocks in so many parts; or, instead of blocks, threads that project inputs
+# for one that takes the steps. More threads than this machine has are among them.
+PARTS = [(1, 1, 2), (2, 1, 1), (3, 1, 2), (1, 2, 1), (2, 2, 2), (1, 1, 8), (5, 1, 1)]
+SPLITS = [(*parts, apart) for parts in PARTS for apart in (False, True) if parts[2] > 1 or not apart]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 @pytest.mark.parametrize("split", SPLITS, ids=str)
 def test_splits(split, variant, dtype):
-    rows, ways, _ = split
-    for hidden, batch, steps in ((1, 5, 3), (37, 5, 30), (130, max(1, rows), 25), (150, rows + 1, 1), (70, 5, 0)):
+    rows, ways, _, _ = split
+    shapes = (1, 5, 3), (37, 5, 30), (17, 3 * rows, 30), (130, rows, 25), (150, rows + 1, 1), (70, 5, 0)
+    for hidden, batch, steps in shapes:
         for layers, directions in ((1, ways), (3, ways)):
             activation = VARIANTS[variant].activations[0]
             case = Case(variant, activation, 20, hidden, layers, directions, steps=steps, batch=batch)

@@ -21,7 +21,8 @@ from fastrnn.weights import Weights
 native = pytest.importorskip("fastrnn._native")
 SIZES = st.sampled_from((1, 2, 3, 8, 15, 16, 17, 33, 37, 65, 129))
 WAYS = ("table", "rows")  # what ids number
-SPLITS = ((1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 2, 2), (1, 1, 5))  # by rows, directions, blocks
+PARTS = ((1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 2, 2), (1, 1, 5))  # by rows, directions, blocks or inputs
+SPLITS = [(*parts, apart) for parts in PARTS for apart in (False, True) if parts[2] > 1 or not apart]
 DTYPE_NAMES = [np.dtype(dtype).name for dtype in DTYPES]
 
 
@@ -71,7 +72,7 @@ def problems(draw):
 @given(problems(), st.sampled_from(WAYS), st.sampled_from(SPLITS))
 def test_any_shape_tier_and_split(problem, way, split):
     plan, ids, x, state, lengths = problem
-    split = (split[0], min(split[1], plan.num_directions), split[2])
+    split = (split[0], min(split[1], plan.num_directions), *split[2:])
     for tier in (name for name, found in native.tiers().items() if found == "ok"):
         with pytest.MonkeyPatch.context() as patch:
             limit(patch, way)
