@@ -116,7 +116,8 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, what: str, dtype: npt
 def canonical_nan(array: npt.ArrayLike) -> np.ndarray:
     """Copy with every NaN's sign and payload replaced by NumPy's."""
     array = np.array(array)
-    array[np.isnan(array)] = np.nan
+    if array.dtype.kind == "f":
+        array[np.isnan(array)] = np.nan
     return array
 
 
