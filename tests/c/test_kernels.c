@@ -369,7 +369,8 @@ static void check_dense(unsigned function, int V, int K, int rows, kind_of_data 
     free_phase(p);
 }
 
-int main(void) {
+/* test_kernels [N]: every N-th of all problems. */
+int main(int count, char **arguments) {
     static const char *const cells[][2] = {
         {"rnn", "tanh"}, {"rnn", "relu"}, {"rnn", "sigmoid"}, {"rnn", "linear"}, {"lstm", "standard"}, {"lstm", "linear"},
         {"lstm_proj", "standard"}, {"lstm_proj", "linear"}, {"gru", "standard"}, {"gru", "linear"}, {"gru_before", "standard"},
@@ -378,6 +379,7 @@ int main(void) {
     static const int sizes[][2] = {{1, 1}, {3, 3}, {5, 8}, {16, 15}, {37, 16}, {1, 17}, {4, 33}, {3, 37}, {16, 64}, {2, 70}, {129, 16}, {7, 130},
                                    {257, 48}};
     static const int heights[] = {1, 2, 3, 4, 5, 6, 7, 13}; /* rows: every height of a tile */
+    const uint32_t every = count > 1 ? (uint32_t)atoi(arguments[1]) : 1;
     uint32_t seed = 0;
     printf("%s, kernels:", DTYPE == FASTRNN_F32 ? "float32" : "float64");
     for (int tier = 0; tier < FASTRNN_TIERS; tier++)
@@ -388,7 +390,7 @@ int main(void) {
             for (int kind = 0; kind < KINDS; kind++) {
                 const unsigned first = kind == PLAIN ? 0 : 2, end = kind == PLAIN ? sizeof heights / sizeof *heights : 3;
                 for (unsigned k = first; k < end; k++) {
-                    seed++;
+                    if (++seed % every) continue;
                     check(cells[i][0], cells[i][1], sizes[j][0], sizes[j][1], heights[k], (kind_of_data)kind, seed);
                 }
             }
@@ -399,13 +401,14 @@ int main(void) {
     for (unsigned i = 0; i < sizeof phases / sizeof *phases; i++)
         for (unsigned j = 0; j < sizeof sizes / sizeof *sizes; j++)
             for (unsigned k = 0; k < sizeof parts / sizeof *parts; k++)
-                check_ahead(phases[i].variant, phases[i].kind, sizes[j][0], sizes[j][1], parts[k], ++seed);
+                if (++seed % every == 0) check_ahead(phases[i].variant, phases[i].kind, sizes[j][0], sizes[j][1], parts[k], seed);
     static const int units[] = {1, 3, 15, 16, 17, 37, 130}, inputs[] = {1, 5, 130}, rows[] = {1, 2, 7};
     for (unsigned f = 0; f < sizeof functions / sizeof *functions; f++)
         for (unsigned i = 0; i < sizeof units / sizeof *units; i++)
             for (unsigned j = 0; j < sizeof inputs / sizeof *inputs; j++)
                 for (unsigned k = 0; k < sizeof rows / sizeof *rows; k++)
-                    for (int kind = 0; kind < KINDS; kind++) check_dense(f, units[i], inputs[j], rows[k], (kind_of_data)kind, ++seed);
+                    for (int kind = 0; kind < KINDS; kind++)
+                        if (++seed % every == 0) check_dense(f, units[i], inputs[j], rows[k], (kind_of_data)kind, seed);
     printf("checksum %016llx\n%d failures\n", (unsigned long long)checksum, failures);
     return failures > 0;
 }
