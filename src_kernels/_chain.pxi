@@ -154,8 +154,8 @@ cdef class Chain:
             part = &self.links.parts[k]
             if part.steps != NULL:
                 fastrnn_barrier_init(&part.steps.barrier)
-                alone += step_time(self.network(k), 0, n, 1, False, False)
-                together += step_time(self.network(k), 0, n, threads, False, False)
+                alone += step_time(self.network(k), 0, n, 1)
+                together += step_time(self.network(k), 0, n, threads)
             else:
                 dense = part.dense
                 dense.rows = n

@@ -52,7 +52,7 @@ cdef inline double columns_time(double column, Py_ssize_t columns, Py_ssize_t ro
     return reading * max(1.0, <double>rows / ROWS_FOR_FREE) + (reading / FAR_SHARE if reading * STREAM_BYTES > NEAR_BYTES else 0)
 
 
-cdef inline double step_time(const Network *net, int way, Py_ssize_t rows, int parts, bint apart, bint many_steps) noexcept nogil:
+cdef inline double step_time(const Network *net, int way, Py_ssize_t rows, int parts, bint many_steps=False, bint apart=False) noexcept nogil:
     """ns of one step through all layers of one direction, for the largest of `parts` shares of the blocks, or by a thread whose inputs the others project."""
     cdef double total = 0, column, stepping, projecting
     cdef const Direction *direction
@@ -66,7 +66,7 @@ cdef inline double step_time(const Network *net, int way, Py_ssize_t rows, int p
             phase = &direction.phase[i]
             column = column_time(direction.kind[i], phase, net.itemsize, 1 if apart else parts)
             stepping += columns_time(column, phase.depth if many_steps else phase.depth + phase.inputs, rows) + column * GATES * rows
-            # Inputs of many steps are projected at the rate of multiplications, on the way where one row leaves room for them.
+            # Inputs of many steps are projected many rows at a time, on the way where one row leaves room for them.
             projecting += column * phase.inputs * rows / ROWS_PROJECTED if many_steps else 0
             stepping += MEETING * parts if parts > 1 and not apart else 0
         total += max(stepping, projecting / (parts - 1)) + <double>MEETING * rows / APART_ROWS if apart else stepping + projecting
@@ -75,7 +75,7 @@ cdef inline double step_time(const Network *net, int way, Py_ssize_t rows, int p
 
 cdef inline double call_time(const Network *net, Py_ssize_t rows, double steps) noexcept nogil:
     """ns of a call on one thread."""
-    return net.ways * steps * step_time(net, 0, rows, 1, False, steps > 1)
+    return net.ways * steps * step_time(net, 0, rows, 1, steps > 1)
 
 
 cdef inline double launch() noexcept nogil:
@@ -106,7 +106,7 @@ cdef Split best_split(const Network *net, Py_ssize_t rows, double steps, int thr
             height = (rows + tried.rows - 1) // tried.rows
             for apart in range(1 + (blocks > 1 and steps > 1 and 2 * height <= APART_ROWS)):
                 tried.apart = apart
-                time = net.ways // ways * steps * step_time(net, 0, height, blocks, apart, steps > 1) + begin
+                time = net.ways // ways * steps * step_time(net, 0, height, blocks, steps > 1, apart) + begin
                 if time < least:
                     least, best = time, tried
     return best

@@ -148,7 +148,7 @@ cdef void advance(void *context, int member, int members) noexcept nogil:
     cdef Team team
     cdef fastrnn_step io
     cdef int i
-    team.part, team.parts, team.barrier = member, members, &steps.barrier
+    team.part, team.parts, team.apart, team.barrier = member, members, False, &steps.barrier
     for layer in range(net.layers):
         direction = &net.directions[layer]
         target = step.out if layer == net.layers - 1 else steps.between[layer % 2]
@@ -349,6 +349,6 @@ cdef class Stepper(Alone):
             return self.threads
         if threads < 2:
             return 1
-        alone = step_time(self.steps.net, 0, n, 1, False, False)
-        together = step_time(self.steps.net, 0, n, threads, False, False) + launch()
+        alone = step_time(self.steps.net, 0, n, 1)
+        together = step_time(self.steps.net, 0, n, threads) + launch()
         return threads if together < alone - alone / GAIN else 1
