@@ -302,7 +302,7 @@ def states(
 def _state(
     value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], letters: str, name: str, part: str = ""
 ) -> np.ndarray:
-    if type(value) is np.ndarray and value.dtype is dtype and value.shape == shape:
+    if type(value) is np.ndarray and (value.dtype is dtype or value.dtype == dtype) and value.shape == shape:
         flags = value.flags
         if flags.c_contiguous and flags.aligned:
             return value  # what a call returned, most often

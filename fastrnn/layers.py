@@ -255,7 +255,12 @@ class _Cell(Weighted):
         run = self._runners.get(self.backend or backends.current()) or self._prepare()
         num_threads = self.num_threads or threads.count or threads.get_num_threads()
         dtype = self.dtype
-        if type(x) is not ndarray or x.dtype is not dtype or not (flags := x.flags).c_contiguous or not flags.aligned:
+        if (
+            type(x) is not ndarray
+            or (x.dtype is not dtype and x.dtype != dtype)  # an unpickled array has a dtype of its own
+            or not (flags := x.flags).c_contiguous
+            or not flags.aligned
+        ):
             x = checks.readable(x, "x", dtype)
         shape = x.shape
         if not 1 <= len(shape) <= 2 or shape[-1] != self.input_size:

@@ -233,7 +233,12 @@ class Recurrent(Weighted):
         given = (x, hx, lengths)
         dtype = self.dtype
         # The same check as checks.readable makes, without its calls: a step on a small layer takes a microsecond.
-        if type(x) is not ndarray or x.dtype is not dtype or not (flags := x.flags).c_contiguous or not flags.aligned:
+        if (
+            type(x) is not ndarray
+            or (x.dtype is not dtype and x.dtype != dtype)  # an unpickled array has a dtype of its own
+            or not (flags := x.flags).c_contiguous
+            or not flags.aligned
+        ):
             x = checks.readable(x, "x", dtype)
         shape = x.shape
         ndim = len(shape)

@@ -64,6 +64,8 @@ cdef class Chain:
     cdef Py_ssize_t itemsize
     cdef int threads
     cdef bint forced             # for tests: always on all of them
+    cdef Py_ssize_t judged       # what the model was asked last: 2 n, + 1 for ids,
+    cdef bint may_share          #   and what it said
     cdef char *block
 
     def __cinit__(self, list parts not None, cnp.ndarray embedding, Engine by_ids, Py_ssize_t rows, int threads=1, *, bint forced=False):
@@ -135,35 +137,44 @@ cdef class Chain:
             work += step_work(self.network(k)) if part.steps != NULL else part.dense.phase.units * part.dense.phase.inputs
         return work
 
-    cdef int members(self, Py_ssize_t n, bint many_steps) noexcept:
-        """Threads for steps of n rows: all that may be used now, or one. Where more than one may be, the call has entered the pool."""
-        cdef double alone = 0, together = 0
+    cdef bint pays(self, Py_ssize_t n, int threads, double launch) noexcept:
+        """Whether a step of n rows takes less time on so many threads, after a launch of so many ns."""
+        cdef double alone = 0, together = launch
         cdef DenseCall dense
-        cdef int threads
         cdef Py_ssize_t k
-        cdef Part *part
-        if self.threads == 1:
-            return 1
-        threads = threads_now(self.threads)
-        if self.forced:
-            threads = self.threads
-        if threads < 2:
-            return 1
-        fastrnn_barrier_init(&self.links.barrier)
         for k in range(self.links.count):
-            part = &self.links.parts[k]
-            if part.steps != NULL:
-                fastrnn_barrier_init(&part.steps.barrier)
+            if self.links.parts[k].steps != NULL:
                 alone += step_time(self.network(k), 0, n, 1)
                 together += step_time(self.network(k), 0, n, threads)
             else:
-                dense = part.dense
+                dense = self.links.parts[k].dense
                 dense.rows = n
                 alone += rows_time(&dense, 1)
                 together += blocks_time(&dense, threads) if by_blocks(&dense, threads) else rows_time(&dense, threads)
-        if not many_steps or fastrnn_pool_crowded():
-            together += launch()
-        return threads if self.forced or together < alone - alone / GAIN else 1
+        return saves(alone, together)
+
+    cdef bint shared(self, Py_ssize_t n) noexcept:
+        """As `Stepper.shared`."""
+        cdef Py_ssize_t question = 2 * n + (self.links.step.ids != NULL)
+        if self.forced or self.threads == 1:
+            return self.forced
+        if question != self.judged:
+            self.judged, self.may_share = question, self.pays(n, most_threads(self.threads), LAUNCH_AWAKE)
+        return self.may_share
+
+    cdef int members(self, Py_ssize_t n, bint many_steps) noexcept:
+        """Threads for steps of n rows that enter: all that may be used now, or one."""
+        cdef int threads = threads_now(self.threads)
+        cdef Py_ssize_t k
+        if self.forced:
+            threads = self.threads
+        elif threads < 2 or not self.pays(n, threads, launch() if not many_steps or fastrnn_pool_crowded() else 0):
+            return 1
+        fastrnn_barrier_init(&self.links.barrier)
+        for k in range(self.links.count):
+            if self.links.parts[k].steps != NULL:
+                fastrnn_barrier_init(&self.links.parts[k].steps.barrier)
+        return threads
 
 
 @cython.auto_pickle(False)
@@ -275,16 +286,18 @@ cdef class ModelStepper(Alone):
     @cython.final
     cdef void run(self, cnp.ndarray out) noexcept:
         cdef Links *links = &self.chain.links
+        cdef bint shared
         cdef int members
         links.step.out = cnp.PyArray_BYTES(out)
         if links.step.n * self.chain.work() < RELEASE_WORK and not self.chain.forced:
             walk(links, 0, 1)
             return
-        members = self.chain.members(links.step.n, False)
+        shared = self.chain.shared(links.step.n)
+        members = self.chain.members(links.step.n, False) if shared else 1
         with nogil:
             if members == 1:
                 walk(links, 0, 1)
             else:
                 fastrnn_pool_run(members, walk, links)
-            if self.chain.threads > 1:
+            if shared:
                 fastrnn_pool_leave()

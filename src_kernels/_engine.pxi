@@ -286,11 +286,13 @@ cdef class Engine:
     cdef object run(self, Call *call, int threads):
         """What a call is to compute, on up to so many threads."""
         cdef bint entered
+        cdef double alone
         cdef int members, most = threads
         cdef Py_ssize_t order_bytes = 0
         call.mean_steps = call.steps if call.lengths == NULL else mean_length(call)
         call.chunk = chunk_steps(call.net, call.rows, call.steps)
-        entered = threads > 1 and call_time(call.net, call.rows, call.mean_steps) > WORTH_A_THOUGHT
+        alone = call_time(call.net, call.rows, call.mean_steps) if threads > 1 else 0
+        entered = threads > 1 and saves(alone, alone / most_threads(threads) + LAUNCH_AWAKE) # else no split can
         threads = threads_now(threads) if entered else 1
         call.split = self.forced if self.forced.rows else best_split(call.net, call.rows, call.mean_steps, threads)
         members = call.split.rows * call.split.ways * call.split.blocks

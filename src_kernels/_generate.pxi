@@ -141,13 +141,14 @@ cdef class Generator:
         """Write up to `steps` tokens to each row of tokens (R, steps), -1 where there is none; the row whose logits are not finite, or -1."""
         cdef Generation *g = &self.g
         cdef Py_ssize_t i
+        cdef bint entered = self.chain.threads > 1
         cdef int members
         g.tokens, g.steps = <int64_t *>cnp.PyArray_DATA(tokens), cnp.PyArray_DIM(tokens, 1)
         g.alive = cnp.PyArray_DIM(tokens, 0)
         for i in range(g.alive):
             g.rows[i] = i
         tokens.fill(-1)
-        members = self.chain.members(g.alive, True)
+        members = self.chain.members(g.alive, True) if entered else 1
         fastrnn_barrier_init(&g.barrier)
         for i in range(members):
             g.failed[i] = -1
@@ -156,6 +157,6 @@ cdef class Generator:
                 generate(g, 0, 1)
             else:
                 fastrnn_pool_run(members, generate, g)
-            if self.chain.threads > 1:
+            if entered:
                 fastrnn_pool_leave()
         return failure(g, members)

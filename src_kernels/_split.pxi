@@ -13,7 +13,6 @@ cdef enum:
     LAUNCH_ASLEEP = 40000
     LAUNCH_CROWDED = 1000000 # where others have the processors too: a member waits for its turn, mostly less than this
     GAIN = 5                # a split must save at least a fifth of the time
-    WORTH_A_THOUGHT = 1000  # ns of a call on one thread, from which on there is a choice
 
 cdef struct Split:          # how many parts of each; their product is the number of threads
     int rows
@@ -110,6 +109,16 @@ cdef Split best_split(const Network *net, Py_ssize_t rows, double steps, int thr
                 if time < least:
                     least, best = time, tried
     return best
+
+
+cdef inline bint saves(double alone, double together) noexcept nogil:
+    """Whether a time is so much less that threads are worth it."""
+    return together < alone - alone / GAIN
+
+
+cdef inline int most_threads(int threads) noexcept nogil:
+    """Threads for a call while there is no other."""
+    return min(threads, FASTRNN_MAX_MEMBERS, processors())
 
 
 cdef inline int threads_now(int threads) noexcept nogil:

@@ -226,6 +226,8 @@ cdef class Stepper(Alone):
     cdef int ndim                # of x and of the result: 1 for a single stream without an axis for it
     cdef int dtype               # NumPy's number
     cdef Py_ssize_t work         # multiply-adds of a step of one row
+    cdef Py_ssize_t judged       # rows of which the model was asked last whether threads may save time, and
+    cdef bint may_share          #   what it said
     cdef int64_t choice          # calls of `choose` so far
     cdef char *block             # the memory that `steps` points into, but for the states, and of
     cdef int64_t *chosen         # [N] the choice that named this stream last
@@ -327,7 +329,7 @@ cdef class Stepper(Alone):
         if n * self.work < RELEASE_WORK and not self.forced:
             advance(&step, 0, 1)
             return
-        if self.threads == 1:
+        if not self.shared(n):
             with nogil:
                 advance(&step, 0, 1)
             return
@@ -341,14 +343,23 @@ cdef class Stepper(Alone):
             fastrnn_pool_leave()
 
     @cython.final
+    cdef bint pays(self, Py_ssize_t n, int threads, double launch) noexcept:
+        """Whether a step of n rows takes less time on so many threads, after a launch of so many ns."""
+        return saves(step_time(self.steps.net, 0, n, 1), step_time(self.steps.net, 0, n, threads) + launch)
+
+    @cython.final
+    cdef bint shared(self, Py_ssize_t n) noexcept:
+        """Whether a step of n rows may go to several threads, and so enters the pool: 0.08 us, of which others are spared."""
+        if self.forced or self.threads == 1:
+            return self.forced
+        if n != self.judged:
+            self.judged, self.may_share = n, self.pays(n, most_threads(self.threads), LAUNCH_AWAKE)
+        return self.may_share
+
+    @cython.final
     cdef int members(self, Py_ssize_t n) noexcept:
         """Threads for a step of n rows that enters: all that may be used now, or one."""
         cdef int threads = threads_now(self.threads)
-        cdef double alone, together
         if self.forced:
             return self.threads
-        if threads < 2:
-            return 1
-        alone = step_time(self.steps.net, 0, n, 1)
-        together = step_time(self.steps.net, 0, n, threads) + launch()
-        return threads if together < alone - alone / GAIN else 1
+        return threads if threads > 1 and self.pays(n, threads, launch()) else 1
