@@ -5,9 +5,6 @@ from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsul
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport uintptr_t
 
-cdef extern from "Python.h":
-    Py_ssize_t PY_SSIZE_T_MAX
-
 cdef extern from "fastrnn.h" nogil:
     int FASTRNN_API_VERSION
     ctypedef struct fastrnn_api:
@@ -299,7 +296,7 @@ cdef inline int take_step(const Model *model, void *memory, const void *x, bint 
     else:
         step.x, step.x_stride, step.ids = <const char *>x, model.sizes.inputs * model.sizes.itemsize, NULL
     step.out = <char *>y
-    walk(&state.links, 0, 1)
+    take_walk(&state.links, 1)
     return fastrnn.OK
 
 

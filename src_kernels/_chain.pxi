@@ -17,34 +17,72 @@ cdef struct Links:
     fastrnn_barrier barrier  # of dense layers
 
 
-cdef void walk(void *context, int member, int members) noexcept nogil:
-    """One step through all parts: a member does its share of each network's blocks and of each dense layer's rows or blocks.
+cdef inline Step step_of(const Links *links, Py_ssize_t k) noexcept nogil:
+    """What part k reads, and where it writes."""
+    cdef Step step = links.step
+    step.steps = links.parts[k].steps
+    if k > 0:
+        step.x, step.x_stride, step.ids = links.parts[k - 1].out, links.parts[k - 1].out_bytes, NULL
+    if k < links.count - 1:
+        step.out = links.parts[k].out
+    return step
 
-    A barrier is needed between two dense layers alone, which have one workspace. A network's step ends with one, but for what its first
-    member then does to the state, and begins with one, before which nothing but pointers is prepared.
+
+cdef void prepare_walk(const Links *links) noexcept nogil:
+    """Prepare the steps of all networks."""
+    cdef Py_ssize_t k
+    cdef Step step
+    for k in range(links.count):
+        if links.parts[k].steps != NULL:
+            step = step_of(links, k)
+            prepare(&step)
+
+
+cdef void walk(void *context, int member, int members) noexcept nogil:
+    """One step through all parts, which is prepared: a member does its share of each network's blocks and of each dense layer's rows or blocks.
+
+    They meet after each part but the last, whose h, if it is a network, is left for `end_walk`.
     """
     cdef Links *links = <Links *>context
-    cdef Step step = links.step
     cdef DenseCall dense
     cdef Part *part
+    cdef Step step
     cdef Py_ssize_t k
     for k in range(links.count):
         part = &links.parts[k]
-        step.out = links.step.out if k == links.count - 1 else part.out
-        if part.steps != NULL:
-            step.steps = part.steps
-            if member == 0:
-                part.steps.turn ^= 1
-            advance(&step, member, members)
-        else:
-            if members > 1 and k > 0 and links.parts[k - 1].steps == NULL:
-                fastrnn_barrier_wait(&links.barrier, members)
+        step = step_of(links, k)
+        if k > 0 and links.parts[k - 1].steps == NULL:
+            fastrnn_barrier_wait(&links.barrier, members)
+        if part.steps == NULL:
             dense = part.dense
             dense.barrier = &links.barrier
             dense.x, dense.x_stride, dense.ids, dense.rows = step.x, step.x_stride, step.ids, step.n
             dense.out, dense.out_stride = step.out, part.out_bytes
             run_dense(&dense, member, members)
-        step.x, step.x_stride, step.ids = step.out, part.out_bytes, NULL
+            continue
+        advance(&step, member, members)
+        if k < links.count - 1:
+            fastrnn_barrier_wait(&part.steps.barrier, members)
+            if member == 0:
+                keep_last(&step)
+
+
+cdef void end_walk(const Links *links) noexcept nogil:
+    """After all members have walked."""
+    cdef Step step
+    if links.parts[links.count - 1].steps != NULL:
+        step = step_of(links, links.count - 1)
+        keep_last(&step)
+
+
+cdef void take_walk(Links *links, int members) noexcept nogil:
+    """One step through all parts, by so many members."""
+    prepare_walk(links)
+    if members == 1:
+        walk(links, 0, 1)
+    else:
+        fastrnn_pool_run(members, walk, links)
+    end_walk(links)
 
 
 @cython.final
@@ -137,15 +175,15 @@ cdef class Chain:
             work += step_work(self.network(k)) if part.steps != NULL else part.dense.phase.units * part.dense.phase.inputs
         return work
 
-    cdef bint pays(self, Py_ssize_t n, int threads, double launch) noexcept:
-        """Whether a step of n rows takes less time on so many threads, after a launch of so many ns."""
+    cdef bint pays(self, Py_ssize_t n, int threads, double launch, double meeting) noexcept:
+        """As `Stepper.pays`."""
         cdef double alone = 0, together = launch
         cdef DenseCall dense
         cdef Py_ssize_t k
         for k in range(self.links.count):
             if self.links.parts[k].steps != NULL:
-                alone += step_time(self.network(k), 0, n, 1)
-                together += step_time(self.network(k), 0, n, threads)
+                alone += step_time(self.network(k), 0, n, 1, 0)
+                together += step_time(self.network(k), 0, n, threads, meeting)
             else:
                 dense = self.links.parts[k].dense
                 dense.rows = n
@@ -159,17 +197,24 @@ cdef class Chain:
         if self.forced or self.threads == 1:
             return self.forced
         if question != self.judged:
-            self.judged, self.may_share = question, self.pays(n, most_threads(self.threads), LAUNCH_AWAKE)
+            self.judged, self.may_share = question, self.pays(n, most_threads(self.threads), LAUNCH_AWAKE, FASTRNN_MEETING)
         return self.may_share
 
     cdef int members(self, Py_ssize_t n, bint many_steps) noexcept:
         """Threads for steps of n rows that enter: all that may be used now, or one."""
         cdef int threads = threads_now(self.threads)
+        cdef double begin, meeting
         cdef Py_ssize_t k
         if self.forced:
             threads = self.threads
-        elif threads < 2 or not self.pays(n, threads, launch() if not many_steps or fastrnn_pool_crowded() else 0):
+        elif threads < 2:
             return 1
+        else:
+            meeting = fastrnn_pool_meeting()
+            begin = launch(meeting) if not many_steps or fastrnn_pool_crowded() else 0
+            # One step that is launched at once on all threads is what `shared` has asked about.
+            if (many_steps or threads < most_threads(self.threads) or begin > LAUNCH_AWAKE) and not self.pays(n, threads, begin, meeting):
+                return 1
         fastrnn_barrier_init(&self.links.barrier)
         for k in range(self.links.count):
             if self.links.parts[k].steps != NULL:
@@ -244,7 +289,7 @@ cdef class ModelStepper(Alone):
         self.chain.links.step.out = cnp.PyArray_BYTES(out)
         with nogil:
             for i in range(count):
-                walk(&self.chain.links, 0, 1)
+                take_walk(&self.chain.links, 1)
 
     @cython.final
     cdef bint read(self, x, rows) noexcept:
@@ -290,14 +335,11 @@ cdef class ModelStepper(Alone):
         cdef int members
         links.step.out = cnp.PyArray_BYTES(out)
         if links.step.n * self.chain.work() < RELEASE_WORK and not self.chain.forced:
-            walk(links, 0, 1)
+            take_walk(links, 1)
             return
         shared = self.chain.shared(links.step.n)
         members = self.chain.members(links.step.n, False) if shared else 1
         with nogil:
-            if members == 1:
-                walk(links, 0, 1)
-            else:
-                fastrnn_pool_run(members, walk, links)
+            take_walk(links, members)
             if shared:
                 fastrnn_pool_leave()

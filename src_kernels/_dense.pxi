@@ -44,11 +44,11 @@ cdef inline double rows_time(const DenseCall *call, int members) noexcept nogil:
 
 cdef inline double blocks_time(const DenseCall *call, int members) noexcept nogil:
     """ns where each member takes some blocks of all rows."""
-    return columns_time(column_time(FASTRNN_RNN, call.phase, call.itemsize, members), call.phase.inputs, call.rows) + MEETING * members
+    return columns_time(column_time(FASTRNN_RNN, call.phase, call.itemsize, members), call.phase.inputs, call.rows) + FASTRNN_MEETING * members
 
 
 cdef inline bint by_blocks(const DenseCall *call, int members) noexcept nogil:
-    """Whether members share the blocks: then one tile holds the sums of all rows."""
+    """Whether members share the blocks: then one tile holds the sums of all rows.  All members must find the same."""
     return members > 1 and call.rows <= call.tile and blocks_time(call, members) < rows_time(call, members)
 
 

@@ -25,7 +25,7 @@ cdef struct Generation:
 
 
 cdef void begin(Generation *g, int members) noexcept nogil:
-    """Find the rows that go on: none after a failure."""
+    """Find the rows that go on, none after a failure, and prepare their step."""
     cdef Py_ssize_t kept = 0, i
     cdef int64_t row
     for i in range(g.alive if failure(g, members) < 0 else 0):
@@ -34,6 +34,7 @@ cdef void begin(Generation *g, int members) noexcept nogil:
             g.rows[kept], g.ids[kept] = row, g.last[row]
             kept += 1
     g.alive = g.links.step.n = kept
+    prepare_walk(g.links)
 
 
 cdef Py_ssize_t failure(const Generation *g, int members) noexcept nogil:

@@ -80,7 +80,7 @@ cdef inline void meet(const Team *team) noexcept nogil:
 
 cdef inline Py_ssize_t share(const Team *team, Py_ssize_t blocks, int part) noexcept nogil:
     """The first block of a part."""
-    return blocks * part // team.parts
+    return blocks * part // team.parts if team.parts > 1 else blocks * part     # a division is 5 ns of a small step
 
 
 cdef inline Py_ssize_t row_length(const Batch *batch, Py_ssize_t row) noexcept nogil:
@@ -110,6 +110,16 @@ cdef inline void look_up(void *const *ids, Py_ssize_t count, const char *numbere
     for i in range(count):
         check_index((<const int64_t *>ids[i])[0], vocab)
         found[i] = <void *>(numbered + (<const int64_t *>ids[i])[0] * size)
+
+
+cdef inline void fetch_rows(const void *const *starts, Py_ssize_t rows, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """Fetch these bytes of each row at once: otherwise sums wait for one line after the other."""
+    cdef Py_ssize_t row, at
+    for row in range(rows):
+        at = begin
+        while at < end:
+            __builtin_prefetch(<const char *>starts[row] + at)
+            at += FASTRNN_GROUP_BYTES
 
 
 cdef inline Py_ssize_t tile_rows(const Direction *direction, Py_ssize_t itemsize) noexcept nogil:
@@ -257,6 +267,8 @@ cdef void forward_layer(const Direction *direction, const fastrnn_kernels *kerne
                 if io.ahead != NULL:
                     ahead[i].part += 1
                 meet(&stepping)
+                if stepping.parts > 1:                         # half of them lie in the other core's cache
+                    fetch_rows(<const void *const *>io.out, rows, 0, direction.phase[i].units * itemsize)
             for row in range(rows):
                 work.h[row] = work.out[row]
                 work.out[row] = <char *>work.out[row] + y_step

@@ -26,6 +26,9 @@ cdef extern from *:
     void check "fastrnn_assert" (bint) noexcept nogil
     void check_index "fastrnn_assert_index" (Py_ssize_t i, Py_ssize_t count) noexcept nogil
 
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
+
 cdef extern from *:
     void __builtin_prefetch(const void *, ...) noexcept nogil
 
@@ -89,7 +92,7 @@ cdef extern from "kernels.h" nogil:
 
 cdef extern from "pool.h" nogil:
     enum:
-        FASTRNN_MAX_MEMBERS, FASTRNN_LINE
+        FASTRNN_MAX_MEMBERS, FASTRNN_LINE, FASTRNN_MEETING
     ctypedef struct fastrnn_barrier:
         pass
     ctypedef struct fastrnn_team:
@@ -99,6 +102,7 @@ cdef extern from "pool.h" nogil:
     int fastrnn_pool_run(int, void (*)(void *, int, int) noexcept nogil, void *)
     int fastrnn_pool_run_on(const fastrnn_team *, int, int, void (*)(void *, int, int) noexcept nogil, void *)
     int fastrnn_pool_awake()
+    int fastrnn_pool_meeting()
     int fastrnn_pool_crowded()
     int fastrnn_pool_enter()
     void fastrnn_pool_leave()

@@ -8,8 +8,7 @@ cdef enum:
     GATES = 8               # columns that one row reads in the time that its gates take
     NEAR_BYTES = 1 << 20    # of weights that its own cache holds; where there are more, reading goes on beside the multiplications but in part
     FAR_SHARE = 4           # and this share of it does not
-    MEETING = 100           # ns for each member of a barrier, and of who comes later; measured with two
-    LAUNCH_AWAKE = 500      # ns, while workers still look out for a call
+    LAUNCH_AWAKE = 150      # ns, while workers still look out for a call and meet in FASTRNN_MEETING
     LAUNCH_ASLEEP = 40000
     LAUNCH_CROWDED = 1000000 # where others have the processors too: a member waits for its turn, mostly less than this
     GAIN = 5                # a split must save at least a fifth of the time
@@ -51,8 +50,12 @@ cdef inline double columns_time(double column, Py_ssize_t columns, Py_ssize_t ro
     return reading * max(1.0, <double>rows / ROWS_FOR_FREE) + (reading / FAR_SHARE if reading * STREAM_BYTES > NEAR_BYTES else 0)
 
 
-cdef inline double step_time(const Network *net, int way, Py_ssize_t rows, int parts, bint many_steps=False, bint apart=False) noexcept nogil:
-    """ns of one step through all layers of one direction, for the largest of `parts` shares of the blocks, or by a thread whose inputs the others project."""
+cdef inline double step_time(const Network *net, int way, Py_ssize_t rows, int parts, double meeting, bint many_steps=False,
+                             bint apart=False) noexcept nogil:
+    """ns of one step through all layers of one direction, for the largest of `parts` shares of the blocks, or by a thread whose inputs the others project.
+
+    meeting: ns for each member
+    """
     cdef double total = 0, column, stepping, projecting
     cdef const Direction *direction
     cdef const fastrnn_phase *phase
@@ -67,25 +70,25 @@ cdef inline double step_time(const Network *net, int way, Py_ssize_t rows, int p
             stepping += columns_time(column, phase.depth if many_steps else phase.depth + phase.inputs, rows) + column * GATES * rows
             # Inputs of many steps are projected many rows at a time, on the way where one row leaves room for them.
             projecting += column * phase.inputs * rows / ROWS_PROJECTED if many_steps else 0
-            stepping += MEETING * parts if parts > 1 and not apart else 0
-        total += max(stepping, projecting / (parts - 1)) + <double>MEETING * rows / APART_ROWS if apart else stepping + projecting
+            stepping += meeting * parts if parts > 1 and not apart else 0
+        total += max(stepping, projecting / (parts - 1)) + meeting * rows / APART_ROWS if apart else stepping + projecting
     return total
 
 
 cdef inline double call_time(const Network *net, Py_ssize_t rows, double steps) noexcept nogil:
     """ns of a call on one thread."""
-    return net.ways * steps * step_time(net, 0, rows, 1, steps > 1)
+    return net.ways * steps * step_time(net, 0, rows, 1, 0, steps > 1)
 
 
-cdef inline double launch() noexcept nogil:
+cdef inline double launch(double meeting) noexcept nogil:
     """ns that it takes until all members are at work."""
-    return LAUNCH_CROWDED if fastrnn_pool_crowded() else LAUNCH_AWAKE if fastrnn_pool_awake() else LAUNCH_ASLEEP
+    return LAUNCH_CROWDED if fastrnn_pool_crowded() else LAUNCH_AWAKE * meeting / FASTRNN_MEETING if fastrnn_pool_awake() else LAUNCH_ASLEEP
 
 
 cdef Split best_split(const Network *net, Py_ssize_t rows, double steps, int threads) noexcept nogil:
     """What the cost model finds fastest on at most `threads` threads."""
     cdef Split best, tried
-    cdef double least, time, begin
+    cdef double least, time, begin, meeting
     cdef Py_ssize_t height
     cdef int ways, blocks, apart
     best.rows = best.ways = best.blocks = 1
@@ -94,7 +97,8 @@ cdef Split best_split(const Network *net, Py_ssize_t rows, double steps, int thr
         return best
     least = call_time(net, rows, steps)
     least -= least / GAIN
-    begin = launch()
+    meeting = fastrnn_pool_meeting()
+    begin = launch(meeting)
     # Of splits that take as long, that by directions is the first: a thread then reads half of the weights, and its tiles are higher.
     for ways in range(min(net.ways, threads), 0, -1):
         for blocks in range(1, threads // ways + 1):
@@ -105,7 +109,7 @@ cdef Split best_split(const Network *net, Py_ssize_t rows, double steps, int thr
             height = (rows + tried.rows - 1) // tried.rows
             for apart in range(1 + (blocks > 1 and steps > 1 and 2 * height <= APART_ROWS)):
                 tried.apart = apart
-                time = net.ways // ways * steps * step_time(net, 0, height, blocks, steps > 1, apart) + begin
+                time = net.ways // ways * steps * step_time(net, 0, height, blocks, meeting, steps > 1, apart) + begin
                 if time < least:
                     least, best = time, tried
     return best

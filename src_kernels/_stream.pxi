@@ -36,9 +36,9 @@ cdef struct Steps:           # what the steps of a stream work on
     char *h                  # [layer][N][R]
     char *c                  # [layer][N][H], or NULL
     Py_ssize_t streams       # N
-    void **x                 # [N] rows of this step: input,
-    void **h_rows            # [N]   h before it,
-    void **out_rows          # [N]   h after it,
+    void **x                 # [layer][N] rows of this step: input,
+    void **h_rows            # [layer][N]   h before it,
+    void **out_rows          # [layer][N]   h after it,
     void **middle            # [N]   r*h or m between two phases
     char *cell               # [N][groups*LANES] c or z, padded
     void **starts[MAX_PHASES]  # [N] rows of the first layer's tables, where ids number them
@@ -61,9 +61,9 @@ cdef Py_ssize_t lay_out_steps(Steps *steps, char *block, Py_ssize_t used) noexce
     cdef const Network *net = steps.net
     cdef Py_ssize_t pointers = steps.streams * sizeof(void *), i
     cdef char *middle
-    used = carve(block, used, pointers, <void **>&steps.x)
-    used = carve(block, used, pointers, <void **>&steps.h_rows)
-    used = carve(block, used, pointers, <void **>&steps.out_rows)
+    used = carve(block, used, net.layers * pointers, <void **>&steps.x)
+    used = carve(block, used, net.layers * pointers, <void **>&steps.h_rows)
+    used = carve(block, used, net.layers * pointers, <void **>&steps.out_rows)
     used = carve(block, used, pointers, <void **>&steps.middle)
     for i in range(MAX_PHASES):
         used = carve(block, used, pointers, <void **>&steps.starts[i])
@@ -75,25 +75,6 @@ cdef Py_ssize_t lay_out_steps(Steps *steps, char *block, Py_ssize_t used) noexce
         for i in range(steps.streams):
             steps.middle[i] = middle + i * net.padded
     return used
-
-
-cdef void gather(const Step *step, const char *x, Py_ssize_t x_stride, const int64_t *ids, char *h, char *c, char *target) noexcept nogil:
-    """Point at the rows of one layer's step; c is gathered, for kernels want it padded and row below row."""
-    cdef Steps *steps = step.steps
-    cdef const Network *net = steps.net
-    cdef Py_ssize_t h_bytes = net.state * net.itemsize, c_bytes = net.hidden * net.itemsize
-    cdef Py_ssize_t row, at
-    check(step.n <= steps.streams)
-    for row in range(step.n):
-        at = step.rows[row] if step.rows != NULL else row
-        check_index(at, steps.streams)
-        if ids != NULL:
-            check_index(ids[row], steps.by_ids.directions[0].vocab)
-        steps.x[row] = <void *>(x + (ids[row] if ids != NULL else row) * x_stride)
-        steps.h_rows[row] = h + at * h_bytes
-        steps.out_rows[row] = target + row * h_bytes
-        if c != NULL:
-            memcpy(steps.cell + row * net.padded, c + at * c_bytes, c_bytes)
 
 
 cdef void look_up_starts(const Step *step) noexcept nogil:
@@ -109,76 +90,120 @@ cdef void look_up_starts(const Step *step) noexcept nogil:
                 step.steps.starts[i][row] = <void *>(direction.table[i] + step.ids[row] * size)
 
 
-cdef void fetch_rows(const void *const *starts, Py_ssize_t rows, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    """Fetch these bytes of each row at once: otherwise every block waits for its own."""
-    cdef Py_ssize_t row, at
-    for row in range(rows):
-        at = begin
-        while at < end:
-            __builtin_prefetch(<const char *>starts[row] + at)
-            at += FASTRNN_LINE
-
-
-cdef void scatter(const Step *step, char *h, char *c) noexcept nogil:
-    """Copy the new h, and c, to the state: it has one place so, for 5 ns a row."""
+cdef void prepare(const Step *step) noexcept nogil:
+    """Point at the rows of all layers' steps, and at those of the first one's tables: by one thread, so that the others need not wait for it."""
     cdef Steps *steps = step.steps
-    cdef const Network *net = steps.net
-    cdef Py_ssize_t h_bytes = net.state * net.itemsize, c_bytes = net.hidden * net.itemsize
-    cdef Py_ssize_t row, at
+    cdef const Network *net = network(steps, step.ids != NULL)
+    cdef Py_ssize_t h_bytes = net.state * net.itemsize, x_stride = step.x_stride, layer, row, at, first = 0
+    cdef const int64_t *ids = step.ids
+    cdef const char *x = step.x
+    cdef char *target
+    check(step.n <= steps.streams)
+    steps.turn ^= 1
+    for layer in range(net.layers):
+        target = step.out if layer == net.layers - 1 else steps.between[layer % 2]
+        for row in range(step.n):
+            at = step.rows[row] if step.rows != NULL else row
+            check_index(at, steps.streams)
+            if ids != NULL:
+                check_index(ids[row], net.directions[0].vocab)
+            steps.x[first + row] = <void *>(x + (ids[row] if ids != NULL else row) * x_stride)
+            steps.h_rows[first + row] = steps.h + (first + at) * h_bytes
+            steps.out_rows[first + row] = target + row * h_bytes
+        x, x_stride, ids = target, h_bytes, NULL
+        first += steps.streams
+    if step.ids != NULL:
+        look_up_starts(step)
+
+
+cdef inline void copy_cells(const Step *step, Py_ssize_t layer, Py_ssize_t begin, Py_ssize_t end, bint back) noexcept nogil:
+    """Copy bytes `begin` to `end` of each row's c to where kernels want it, padded and row below row, or back: whoever computes them."""
+    cdef Steps *steps = step.steps
+    cdef Py_ssize_t c_bytes = steps.net.hidden * steps.net.itemsize, first = layer * steps.streams, row
+    cdef char *kept
+    cdef char *cell
+    end = min(end, c_bytes)
     for row in range(step.n):
-        at = step.rows[row] if step.rows != NULL else row
-        check_index(at, steps.streams)
-        memcpy(h + at * h_bytes, steps.out_rows[row], h_bytes)
-        if c != NULL:
-            memcpy(c + at * c_bytes, steps.cell + row * net.padded, c_bytes)
+        kept, cell = steps.c + (first + (step.rows[row] if step.rows != NULL else row)) * c_bytes, steps.cell + row * steps.net.padded
+        if back:
+            memcpy(kept + begin, cell + begin, end - begin)
+        else:
+            memcpy(cell + begin, kept + begin, end - begin)
+
+
+cdef inline void keep_h(const Step *step, Py_ssize_t layer, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """Copy bytes `begin` to `end` of each row's new h to the state, once nobody reads the old one: it has one place so, for 5 ns a row."""
+    cdef Steps *steps = step.steps
+    cdef Py_ssize_t h_bytes = steps.net.state * steps.net.itemsize, row
+    cdef void **h = steps.h_rows + layer * steps.streams
+    cdef void **out = steps.out_rows + layer * steps.streams
+    end = min(end, h_bytes)
+    for row in range(step.n):
+        memcpy(<char *>h[row] + begin, <char *>out[row] + begin, end - begin)
 
 
 cdef void advance(void *context, int member, int members) noexcept nogil:
-    """One step, by all members together: each does its share of the blocks, the first one what is before and after them."""
+    """One step that is prepared, by all members together: each does its share of the blocks, and of c.
+
+    After the last layer they do not meet, for the end of a job is a barrier too: its h is left for `keep_last`.
+    """
     cdef const Step *step = <const Step *>context
     cdef Steps *steps = step.steps
     cdef const Network *net = network(steps, step.ids != NULL)
     cdef const Direction *direction
     cdef const fastrnn_phase *phase
-    cdef Py_ssize_t h_bytes = net.state * net.itemsize, layer, blocks, x_stride = step.x_stride
-    cdef const char *x = step.x
-    cdef char *h = steps.h
-    cdef char *c = steps.c
-    cdef char *target
+    cdef Py_ssize_t layer, begin, end, block, first = 0
     cdef Team team
     cdef fastrnn_step io
     cdef int i
     team.part, team.parts, team.apart, team.barrier = member, members, False, &steps.barrier
     for layer in range(net.layers):
         direction = &net.directions[layer]
-        target = step.out if layer == net.layers - 1 else steps.between[layer % 2]
-        if member == 0:
-            gather(step, x, x_stride, step.ids if layer == 0 else NULL, h, c, target)
-            if layer == 0 and step.ids != NULL:
-                look_up_starts(step)
-        meet(&team)
+        if members > 1 and step.n == 1:      # of more rows, others come while one is waited for: 4 rows would take 1 % longer
+            fetch_rows(<const void *const *>(steps.x + first), 1, 0, direction.phase[0].inputs * net.itemsize)
+            fetch_rows(<const void *const *>(steps.h_rows + first), 1, 0, direction.phase[0].depth * net.itemsize)
         for i in range(direction.phases):
             phase = &direction.phase[i]
-            blocks = direction.blocks[i]
-            io.x = <const void *const *>(steps.x if phase.inputs else NULL)
+            begin, end = share(&team, direction.blocks[i], member), share(&team, direction.blocks[i], member + 1)
+            block = fastrnn_phase_block(direction.kind[i]) * FASTRNN_GROUP_BYTES
+            if i == 0 and steps.c != NULL:
+                copy_cells(step, layer, begin * block, end * block, False)
+            io.x = <const void *const *>(steps.x + first if phase.inputs else NULL)
             io.start, io.start_stride = phase.b, 0
             io.starts = <const void *const *>(steps.starts[i] if direction.table[i] != NULL else NULL)
-            io.h = <const void *const *>(steps.h_rows if i == 0 else steps.middle)
-            io.prev = <const void *const *>steps.h_rows
-            io.out = <void *const *>(steps.out_rows if i == direction.phases - 1 else steps.middle)
+            io.h = <const void *const *>(steps.h_rows + first if i == 0 else steps.middle)
+            io.prev = <const void *const *>(steps.h_rows + first)
+            io.out = <void *const *>(steps.out_rows + first if i == direction.phases - 1 else steps.middle)
             io.cell, io.cell_stride = steps.cell, net.padded // net.itemsize
             io.soon, io.ahead = NULL, NULL
             io.descending = steps.turn
             if is_far_table(direction, i, net.itemsize):
                 fetch_rows(io.starts, step.n, share(&team, direction.sums[i] * net.itemsize, member), share(&team, direction.sums[i] * net.itemsize, member + 1))
-            net.kernels.step[direction.kind[i]](phase, &io, share(&team, blocks, member), share(&team, blocks, member + 1), 0, step.n)
-            meet(&team)
-        if member == 0:
-            scatter(step, h, c)
-        h += steps.streams * h_bytes
-        if c != NULL:
-            c += steps.streams * net.hidden * net.itemsize
-        x, x_stride = target, h_bytes
+            net.kernels.step[direction.kind[i]](phase, &io, begin, end, 0, step.n)
+            if i == 0 and steps.c != NULL:
+                copy_cells(step, layer, begin * block, end * block, True)
+            if i < direction.phases - 1:
+                meet(&team)
+            elif layer < net.layers - 1:
+                meet(&team)
+                keep_h(step, layer, begin * block, end * block)
+        first += steps.streams
+
+
+cdef inline void keep_last(const Step *step) noexcept nogil:
+    """Keep all of the last layer's h, once all members are done."""
+    keep_h(step, step.steps.net.layers - 1, 0, PY_SSIZE_T_MAX)
+
+
+cdef void take(Step *step, int members) noexcept nogil:
+    """One step, by so many members."""
+    prepare(step)
+    if members == 1:
+        advance(step, 0, 1)
+    else:
+        fastrnn_barrier_init(&step.steps.barrier)
+        fastrnn_pool_run(members, advance, step)
+    keep_last(step)
 
 
 cdef Py_ssize_t step_work(const Network *net) noexcept nogil:
@@ -301,8 +326,7 @@ cdef class Stepper(Alone):
         step.x, step.x_stride, step.out = cnp.PyArray_BYTES(x), self.inputs * self.steps.net.itemsize, cnp.PyArray_BYTES(out)
         with nogil:
             for i in range(count):
-                self.steps.turn ^= 1
-                advance(&step, 0, 1)
+                take(&step, 1)
 
     @cython.final
     cdef Py_ssize_t choose(self, rows) noexcept:
@@ -322,30 +346,24 @@ cdef class Stepper(Alone):
     @cython.final
     cdef void run(self, const char *x, Py_ssize_t x_stride, const int64_t *rows, Py_ssize_t n, char *out) noexcept:
         cdef Step step
+        cdef bint shared
         cdef int members
         step.steps, step.ids = &self.steps, NULL
         step.x, step.x_stride, step.rows, step.n, step.out = x, x_stride, rows, n, out
-        self.steps.turn ^= 1
         if n * self.work < RELEASE_WORK and not self.forced:
-            advance(&step, 0, 1)
+            take(&step, 1)
             return
-        if not self.shared(n):
-            with nogil:
-                advance(&step, 0, 1)
-            return
-        members = self.members(n)
+        shared = self.shared(n)
+        members = self.members(n) if shared else 1
         with nogil:
-            if members == 1:
-                advance(&step, 0, 1)
-            else:
-                fastrnn_barrier_init(&self.steps.barrier)
-                fastrnn_pool_run(members, advance, &step)
-            fastrnn_pool_leave()
+            take(&step, members)
+            if shared:
+                fastrnn_pool_leave()
 
     @cython.final
-    cdef bint pays(self, Py_ssize_t n, int threads, double launch) noexcept:
-        """Whether a step of n rows takes less time on so many threads, after a launch of so many ns."""
-        return saves(step_time(self.steps.net, 0, n, 1), step_time(self.steps.net, 0, n, threads) + launch)
+    cdef bint pays(self, Py_ssize_t n, int threads, double launch, double meeting) noexcept:
+        """Whether a step of n rows takes less time on so many threads, with a launch and meetings of so many ns."""
+        return saves(step_time(self.steps.net, 0, n, 1, 0), step_time(self.steps.net, 0, n, threads, meeting) + launch)
 
     @cython.final
     cdef bint shared(self, Py_ssize_t n) noexcept:
@@ -353,13 +371,20 @@ cdef class Stepper(Alone):
         if self.forced or self.threads == 1:
             return self.forced
         if n != self.judged:
-            self.judged, self.may_share = n, self.pays(n, most_threads(self.threads), LAUNCH_AWAKE)
+            self.judged, self.may_share = n, self.pays(n, most_threads(self.threads), LAUNCH_AWAKE, FASTRNN_MEETING)
         return self.may_share
 
     @cython.final
     cdef int members(self, Py_ssize_t n) noexcept:
         """Threads for a step of n rows that enters: all that may be used now, or one."""
         cdef int threads = threads_now(self.threads)
+        cdef double begin, meeting
         if self.forced:
             return self.threads
-        return threads if threads > 1 and self.pays(n, threads, launch()) else 1
+        if threads < 2:
+            return 1
+        meeting = fastrnn_pool_meeting()
+        begin = launch(meeting)
+        if threads == most_threads(self.threads) and begin == LAUNCH_AWAKE:
+            return threads           # `shared` has asked this
+        return threads if self.pays(n, threads, begin, meeting) else 1

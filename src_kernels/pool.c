@@ -20,7 +20,10 @@ enum {
     LATE = 500000,        /* ns: of two members at work one may well be this much slower, above all where memory is the limit */
     PAUSES = 32,          /* between two looks at the clock */
     CROWDED = 20000000,   /* ns for which others are taken to want the processors too, */
-    AGAIN = 40000000      /*    when a member was late again within so many */
+    AGAIN = 40000000,     /*    when a member was late again within so many */
+    MEASURED_EVERY = 64,  /* runs after which it is measured how far members are from each other, */
+    EMPTY_RUNS = 3,       /*    by the shortest of so many, */
+    FAR = 20000000        /*    and ns for which those that were far are taken to be so still */
 };
 
 /* Where threads sleep until a word has grown. */
@@ -42,12 +45,20 @@ typedef struct {
 #endif
 } worker;
 
+/* What callers write at every call, on lines that no worker reads. */
+static struct {
+    _Alignas(FASTRNN_LINE) atomic_int busy; /* a call has the workers */
+    atomic_int at_work;                     /* calls that have entered, and */
+    _Atomic int64_t last_end;               /*   when one last left */
+} callers;
+static struct {
+    _Alignas(FASTRNN_LINE) atomic_int processors; /* that the workers may use */
+} limits;
+
 static worker workers[FASTRNN_MAX_MEMBERS - 1];
-static int built;                                              /* workers that exist; belongs to who holds `busy` */
+static atomic_int built;                                       /* workers that exist; written by who holds `busy` */
 static int is_child;                                           /* of a process that may have had threads */
 static int forks_are_seen;                                     /* by the handler below; else there is no pool */
-static atomic_int busy;                                        /* a call is at work */
-static atomic_int processors;                                  /* that the workers may use */
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;      /* only for those who go to sleep and those who wake them */
 static bed crossing = {.wake = PTHREAD_COND_INITIALIZER};      /* of the members of the one run there is, at any barrier */
 static fastrnn_barrier end;                                    /* which workers only arrive at */
@@ -115,7 +126,7 @@ static unsigned long long arrive(fastrnn_barrier *barrier, int members) {
     return before - place + (unsigned)members;
 }
 
-static int each_has_a_processor(int members) { return members <= atomic_load_explicit(&processors, memory_order_relaxed); }
+static int each_has_a_processor(int members) { return members <= atomic_load_explicit(&limits.processors, memory_order_relaxed); }
 
 /* Who spins while another member has no processor to run on only keeps it from getting one. */
 static int spin_of(int members, int limit) { return each_has_a_processor(members) ? limit : 0; }
@@ -163,7 +174,9 @@ static void keep_away(worker *sleeper) {
 }
 
 static void let_go(worker *self) {
-    atomic_store_explicit(&self->processor, sched_getcpu(), memory_order_relaxed);
+    const int here = sched_getcpu();
+    /* Stored only when it changes, for the caller is about to write this line. */
+    if (atomic_load_explicit(&self->processor, memory_order_relaxed) != here) atomic_store_explicit(&self->processor, here, memory_order_relaxed);
     if (!self->kept) return;
     pthread_setaffinity_np(self->thread, sizeof self->home, &self->home);
     self->kept = 0;
@@ -214,18 +227,11 @@ static void build(int wanted) {
         pthread_detach(next->thread);
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    atomic_store_explicit(&processors, fastrnn_processors(), memory_order_relaxed);
+    atomic_store_explicit(&limits.processors, fastrnn_processors(), memory_order_relaxed);
 }
 
-int fastrnn_pool_run(int wanted, fastrnn_job job, void *context) {
-    if (wanted < 2 || !forks_are_seen || atomic_exchange_explicit(&busy, 1, memory_order_acquire)) {
-        job(context, 0, 1);
-        return 1;
-    }
-    if (wanted > FASTRNN_MAX_MEMBERS) wanted = FASTRNN_MAX_MEMBERS;
-    if (built < wanted - 1) build(wanted - 1);
-    const int members = built < wanted - 1 ? built + 1 : wanted;
-    assert(0 < members && members <= FASTRNN_MAX_MEMBERS && members <= built + 1);
+/* One run of a pool that is held. */
+static void run(int members, fastrnn_job job, void *context) {
     fastrnn_barrier_init(&end);                            /* the last run may have had other members */
     for (worker *next = workers; next < workers + members - 1; next++) {
         next->members = members, next->job = job, next->context = context;
@@ -235,7 +241,51 @@ int fastrnn_pool_run(int wanted, fastrnn_job job, void *context) {
     }
     job(context, 0, members);
     cross(&end, members, LAUNCH_SPIN);
-    atomic_store_explicit(&busy, 0, memory_order_release);
+}
+
+static atomic_int far_meeting;     /* ns for each member; 0: they are near */
+static _Atomic int64_t far_until;
+
+static int still_far(void) { return nanoseconds() < atomic_load_explicit(&far_until, memory_order_relaxed); }
+
+int fastrnn_pool_meeting(void) {
+    const int meeting = atomic_load_explicit(&far_meeting, memory_order_relaxed);
+    return meeting && still_far() ? meeting : FASTRNN_MEETING;
+}
+
+static void nothing(void *context, int member, int members) { (void)context, (void)member, (void)members; }
+
+/* The host of a virtual machine moves its processors about, so that a meeting takes 0.1 us or 1, for minutes or for seconds.  Measured after a run,
+ * when all are awake. */
+static void measure_meeting(int members) {
+    static unsigned runs;
+    const int was_far = atomic_load_explicit(&far_meeting, memory_order_relaxed) != 0;
+    if (!each_has_a_processor(members) || (was_far ? still_far() : runs++ % MEASURED_EVERY != 0)) return;
+    int64_t least = INT64_MAX, start = nanoseconds();
+    for (int i = 0; i < EMPTY_RUNS; i++) {
+        run(members, nothing, NULL);
+        const int64_t now = nanoseconds(), took = now - start;
+        if (took < least) least = took;
+        start = now;
+    }
+    const int64_t each = least / members;
+    const int is_far = each > 2 * FASTRNN_MEETING;
+    atomic_store_explicit(&far_until, start + FAR, memory_order_relaxed);
+    atomic_store_explicit(&far_meeting, is_far ? (int)(each < INT_MAX ? each : INT_MAX) : 0, memory_order_relaxed);
+}
+
+int fastrnn_pool_run(int wanted, fastrnn_job job, void *context) {
+    if (wanted < 2 || !forks_are_seen || atomic_exchange_explicit(&callers.busy, 1, memory_order_acquire)) {
+        job(context, 0, 1);
+        return 1;
+    }
+    if (wanted > FASTRNN_MAX_MEMBERS) wanted = FASTRNN_MAX_MEMBERS;
+    if (built < wanted - 1) build(wanted - 1);
+    const int members = built < wanted - 1 ? built + 1 : wanted;
+    assert(0 < members && members <= FASTRNN_MAX_MEMBERS && members <= built + 1);
+    run(members, job, context);
+    measure_meeting(members);
+    atomic_store_explicit(&callers.busy, 0, memory_order_release);
     return members;
 }
 
@@ -259,29 +309,33 @@ static void take_part(void *argument) {
 
 int fastrnn_pool_run_on(const fastrnn_team *team, int threads, int wanted, fastrnn_job job, void *context) {
     const int members = wanted < FASTRNN_MAX_MEMBERS ? wanted : FASTRNN_MAX_MEMBERS;
-    if (members < 2 || threads < members || is_child || !forks_are_seen || atomic_exchange_explicit(&busy, 1, memory_order_acquire))
+    if (members < 2 || threads < members || is_child || !forks_are_seen || atomic_exchange_explicit(&callers.busy, 1, memory_order_acquire))
         return fastrnn_pool_run(wanted, job, context);
-    if (!built) atomic_store_explicit(&processors, fastrnn_processors(), memory_order_relaxed);
+    if (!built) atomic_store_explicit(&limits.processors, fastrnn_processors(), memory_order_relaxed);
     borrowed run = {team, job, context, threads, members, 0};
     team->parallel(take_part, &run, (unsigned)threads, 0);
-    atomic_store_explicit(&busy, 0, memory_order_release);
+    atomic_store_explicit(&callers.busy, 0, memory_order_release);
     return run.done ? members : fastrnn_pool_run(wanted, job, context);
 }
 
 /* Calls at work -------------------------------------------------------------------------------------------------------- */
 
-static atomic_int at_work;
-static _Atomic int64_t last_end;
+int fastrnn_pool_enter(void) { return atomic_fetch_add_explicit(&callers.at_work, 1, memory_order_relaxed) + 1; }
 
-int fastrnn_pool_enter(void) { return atomic_fetch_add_explicit(&at_work, 1, memory_order_relaxed) + 1; }
+/* Whether the first worker looks out for a call, told without the clock: two looks at it were 0.05 us of a step. */
+static int one_looks_out(void) {
+    return atomic_load_explicit(&built, memory_order_acquire) > 0 && !atomic_load_explicit(&workers[0].idle.sleepers, memory_order_relaxed);
+}
 
-int fastrnn_pool_awake(void) { return nanoseconds() - atomic_load_explicit(&last_end, memory_order_relaxed) < LAUNCH_SPIN; }
+int fastrnn_pool_awake(void) {
+    return one_looks_out() || nanoseconds() - atomic_load_explicit(&callers.last_end, memory_order_relaxed) < LAUNCH_SPIN;
+}
 
 void fastrnn_pool_leave(void) {
-    const int before = atomic_fetch_sub_explicit(&at_work, 1, memory_order_relaxed);
+    const int before = atomic_fetch_sub_explicit(&callers.at_work, 1, memory_order_relaxed);
     assert(before > 0);
     (void)before;
-    atomic_store_explicit(&last_end, nanoseconds(), memory_order_relaxed);
+    if (!one_looks_out()) atomic_store_explicit(&callers.last_end, nanoseconds(), memory_order_relaxed);
 }
 
 /* Fork ----------------------------------------------------------------------------------------------------------------- */
@@ -292,9 +346,10 @@ static void forget(void) {
     pthread_cond_init(&crossing.wake, NULL);
     atomic_init(&crossing.sleepers, 0);
     fastrnn_barrier_init(&end);
-    built = 0, is_child = 1;
-    atomic_store_explicit(&at_work, 0, memory_order_relaxed);
-    atomic_store_explicit(&busy, 0, memory_order_release);
+    built = 0;
+    is_child = 1;
+    atomic_store_explicit(&callers.at_work, 0, memory_order_relaxed);
+    atomic_store_explicit(&callers.busy, 0, memory_order_release);
 }
 
 /* When loaded, not at the first call: a fork during that would find `busy` set and no handler. */

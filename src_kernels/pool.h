@@ -6,6 +6,7 @@
 
 enum {
     FASTRNN_MAX_MEMBERS = 256,
+    FASTRNN_MEETING = 100, /* ns */
     FASTRNN_LINE = 128 /* bytes that one core may pull from another at once: a line on Apple's processors, a pair of lines on x86 */
 };
 
@@ -34,9 +35,13 @@ int fastrnn_pool_run_on(const fastrnn_team *team, int threads, int wanted, fastr
 int fastrnn_pool_enter(void);
 void fastrnn_pool_leave(void);
 
-/* Whether the last call left so recently that workers still look out for the next one, or will from then on if it ran alone: a launch
- * takes 0.1 us then, and 30 us if they sleep. */
+/* Whether workers look out for the next call, or will from then on, for one that ran alone has left just now: a launch takes 0.1 us then, and
+ * 30 us if they sleep. */
 int fastrnn_pool_awake(void);
+
+/* ns that members take to meet, for each of them: FASTRNN_MEETING, or what empty runs took a moment ago where that was more than twice as much. So it is
+ * where processors share no cache. */
+int fastrnn_pool_meeting(void);
 
 /* Whether a member of a recent run was so late for a barrier that something else must have had its processor, such as another process with threads.
  * Runs that meet often then wait for each other more than they work. */

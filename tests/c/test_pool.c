@@ -209,6 +209,15 @@ static void come_late(void *context, int member, int members) {
     fastrnn_barrier_wait(barrier, members);
 }
 
+/* How far members are from each other is measured between runs, which the pool must be free for again; under TSan they are far. */
+static void test_meeting(void) {
+    for (int i = 0; i < 300; i++) call_the_roll(2);
+    check(fastrnn_pool_meeting() >= FASTRNN_MEETING, "ns to meet, a run ago", fastrnn_pool_meeting());
+    rest(0.05);
+    check(fastrnn_pool_meeting() == FASTRNN_MEETING, "ns to meet, long ago", fastrnn_pool_meeting());
+    call_the_roll(2);
+}
+
 static void test_crowded(void) {
     if (fastrnn_processors() < 2) return; /* then nobody spins, and nobody is thought to be late */
     for (int attempt = 0; attempt < 5 && !fastrnn_pool_crowded(); attempt++) { /* on a busy machine who waits may be sent away too */
@@ -372,6 +381,7 @@ int main(void) {
     test_affinity();
 #endif
     test_barrier(CROSSINGS);
+    test_meeting();
     test_crowded();
     test_nested();
     test_callers();
