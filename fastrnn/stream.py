@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import backends, checks, preparing, threads
+from fastrnn.packing import aligned_zeros
 from fastrnn.recurrent import Recurrent
 from fastrnn.weighted import Array
 
@@ -361,6 +362,13 @@ else:
     _KINDS[_native.Engine] = CompiledStream
 
 
+def _own(state: Array) -> Array:
+    """Copy a state to whole lines: threads write parts of it, and of a shared line they would wait for each other."""
+    own: Array = aligned_zeros(state.size, state.dtype).reshape(state.shape)
+    own[:] = state
+    return own
+
+
 def _first(arrays: tuple[Array, ...], n: int) -> tuple[Array, ...]:
     """Return (L, n, size) in the memory of each (L, N, size)."""
     return tuple(np.ndarray((len(a), n, a.shape[2]), a.dtype, a) for a in arrays)
@@ -390,4 +398,4 @@ def start(layer: Recurrent, batch_size: Any, hx: Any, name: str = "hx") -> Layer
     else:
         state = layer._given(hx, (layer.num_layers, count), "L, N, ", count, name)
     kind = ChainStream if backends.load(layer.backend or backends.current()).stepper else LayerStream
-    return _KINDS.get(type(run), kind)(layer, batch_size, run, tuple(s.copy() for s in state))
+    return _KINDS.get(type(run), kind)(layer, batch_size, run, tuple(map(_own, state)))

@@ -116,6 +116,15 @@ cdef void prepare(const Step *step) noexcept nogil:
         look_up_starts(step)
 
 
+cdef inline char *cells(const Step *step, Py_ssize_t layer) noexcept nogil:
+    """Where kernels find c: in the state, if its rows are padded as they want it and all take part, else where `copy_cells` gathers it."""
+    cdef const Steps *steps = step.steps
+    cdef Py_ssize_t c_bytes = steps.net.hidden * steps.net.itemsize
+    if steps.c != NULL and step.rows == NULL and c_bytes == steps.net.padded:
+        return steps.c + layer * steps.streams * c_bytes
+    return steps.cell
+
+
 cdef inline void copy_cells(const Step *step, Py_ssize_t layer, Py_ssize_t begin, Py_ssize_t end, bint back) noexcept nogil:
     """Copy bytes `begin` to `end` of each row's c to where kernels want it, padded and row below row, or back: whoever computes them."""
     cdef Steps *steps = step.steps
@@ -155,10 +164,12 @@ cdef void advance(void *context, int member, int members) noexcept nogil:
     cdef Py_ssize_t layer, begin, end, block, first = 0
     cdef Team team
     cdef fastrnn_step io
+    cdef bint gathered
     cdef int i
     team.part, team.parts, team.apart, team.barrier = member, members, False, &steps.barrier
     for layer in range(net.layers):
         direction = &net.directions[layer]
+        io.cell, io.cell_stride = cells(step, layer), net.padded // net.itemsize
         if members > 1 and step.n == 1:      # of more rows, others come while one is waited for: 4 rows would take 1 % longer
             fetch_rows(<const void *const *>(steps.x + first), 1, 0, direction.phase[0].inputs * net.itemsize)
             fetch_rows(<const void *const *>(steps.h_rows + first), 1, 0, direction.phase[0].depth * net.itemsize)
@@ -166,7 +177,8 @@ cdef void advance(void *context, int member, int members) noexcept nogil:
             phase = &direction.phase[i]
             begin, end = share(&team, direction.blocks[i], member), share(&team, direction.blocks[i], member + 1)
             block = fastrnn_phase_block(direction.kind[i]) * FASTRNN_GROUP_BYTES
-            if i == 0 and steps.c != NULL:
+            gathered = i == 0 and steps.c != NULL and io.cell == steps.cell
+            if gathered:
                 copy_cells(step, layer, begin * block, end * block, False)
             io.x = <const void *const *>(steps.x + first if phase.inputs else NULL)
             io.start, io.start_stride = phase.b, 0
@@ -174,13 +186,12 @@ cdef void advance(void *context, int member, int members) noexcept nogil:
             io.h = <const void *const *>(steps.h_rows + first if i == 0 else steps.middle)
             io.prev = <const void *const *>(steps.h_rows + first)
             io.out = <void *const *>(steps.out_rows + first if i == direction.phases - 1 else steps.middle)
-            io.cell, io.cell_stride = steps.cell, net.padded // net.itemsize
             io.soon, io.ahead = NULL, NULL
             io.descending = steps.turn
             if is_far_table(direction, i, net.itemsize):
                 fetch_rows(io.starts, step.n, share(&team, direction.sums[i] * net.itemsize, member), share(&team, direction.sums[i] * net.itemsize, member + 1))
             net.kernels.step[direction.kind[i]](phase, &io, begin, end, 0, step.n)
-            if i == 0 and steps.c != NULL:
+            if gathered:
                 copy_cells(step, layer, begin * block, end * block, True)
             if i < direction.phases - 1:
                 meet(&team)
